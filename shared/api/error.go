@@ -1,0 +1,171 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"postern/shared/auth"
+)
+
+// Code is what went wrong, as far as a caller is told. To add one: a constant
+// here, its row in problems, and, if API Gateway can answer it too, its
+// gateway response in template.yaml. Tests walk the whole table.
+type Code int
+
+const (
+	Internal Code = iota // anything unforeseen; the zero value, so that forgetting says nothing
+	Unauthenticated
+	AddressDenied
+	HostDenied
+	ScopeMissing
+	NotFound
+	MethodNotAllowed
+	MessageRequired
+	InvalidRequest
+	UnsupportedMediaType
+	TooLarge
+	RateLimited
+	ModelFailed
+	ModelUnavailable
+	ModelTimeout
+	AuthUnavailable
+	Unavailable
+
+	codes // how many there are
+)
+
+// problem is a row of the error table: the status, the stable text to match on,
+// and what a caller is told to do where nobody knows better.
+type problem struct {
+	status int
+	title  string
+	detail string
+}
+
+var problems = [codes]problem{
+	Internal:             {500, "Internal error", "Try again; if it goes on, report the request_id."},
+	Unauthenticated:      {401, "Invalid API key", "Send a valid token as 'Authorization: Bearer <token>' or 'X-API-Key: <token>'."},
+	AddressDenied:        {403, "Access denied from this IP address", "The operator allows certain addresses only."},
+	HostDenied:           {403, "Host not allowed", "Without authentication this server answers to localhost only: call it as http://localhost or http://127.0.0.1."},
+	ScopeMissing:         {403, "Insufficient scope", "Use a credential that holds the scope of this route."},
+	NotFound:             {404, "Not found", "Nothing answers here: check the path, the name and the id."},
+	MethodNotAllowed:     {405, "Method not allowed", "Use one of the methods in the Allow header."},
+	MessageRequired:      {400, "Message required", `Send {"message": "<text>"}: a string that is not blank.`},
+	InvalidRequest:       {400, "Invalid request", "Send a JSON object with the fields of this route."},
+	UnsupportedMediaType: {415, "Unsupported media type", "The body must be JSON: add -H 'Content-Type: application/json'."},
+	TooLarge:             {413, "Request too large", "A body may have 1 MiB, its message 256 KiB."},
+	RateLimited:          {429, "Rate limit exceeded", "Wait as long as Retry-After says."},
+	ModelFailed:          {502, "Model backend failed", "The language model answered with an error: try again later."},
+	ModelUnavailable:     {503, "Model backend unavailable", "The language model can't be reached or isn't configured: try again later."},
+	ModelTimeout:         {504, "Model backend timed out", "The language model took too long: try again, or ask for less."},
+	AuthUnavailable:      {503, "Authentication unavailable", "The credential can't be checked right now: try again."},
+	Unavailable:          {503, "Service unavailable", "Something this needs can't be reached right now: try again."},
+}
+
+// elizaMessage is the sentence that ElizaOS' clients match on.
+const elizaMessage = "Unauthorized: Invalid or missing X-API-KEY"
+
+// retryUnavailable is the Retry-After of a 503 that knows no better moment.
+const retryUnavailable = 5 * time.Second
+
+// Error is an error with a public face. Everything else that a handler returns
+// is Internal, its text seen by the log alone.
+type Error struct {
+	Code       Code
+	Detail     string        // what to do; "": the code's own
+	RetryAfter time.Duration // 0: none, or the code's own
+	Err        error         // what happened, for the log; may be nil
+}
+
+func (e *Error) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("%s: %v", problems[e.Code].title, e.Err)
+	}
+	return problems[e.Code].title
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Fail makes an Error that tells the caller what to do.
+func Fail(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Because makes an Error of code whose cause the log shall have.
+func Because(code Code, err error) *Error { return &Error{Code: code, Err: err} }
+
+// public finds the face of any error.
+func public(err error) *Error {
+	var e *Error
+	var reason auth.Reason
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.As(err, &reason):
+		return Because(Unauthenticated, err)
+	case errors.Is(err, auth.ErrAddress):
+		return Because(AddressDenied, err)
+	case errors.Is(err, auth.ErrUnavailable):
+		return Because(AuthUnavailable, err)
+	default:
+		return Because(Internal, err)
+	}
+}
+
+// clientClosed is what the event line says of a request whose caller left; no
+// response is written (nginx's number for the same).
+const clientClosed = 499
+
+// gone reports whether err only says that the caller left.
+func gone(r *http.Request, err error) bool {
+	return r.Context().Err() != nil && errors.Is(err, context.Canceled)
+}
+
+// Problem is the body of every refusal and failure: RFC 9457's members, `error`
+// for those who match on it, and `message` on 401 alone.
+type Problem struct {
+	Status    int    `json:"status"`
+	Title     string `json:"title"`
+	Error     string `json:"error"`
+	Detail    string `json:"detail"`
+	Message   string `json:"message,omitempty"`
+	RequestID string `json:"request_id"`
+}
+
+// ProblemOf renders err as a body; the status is its Status.
+func ProblemOf(err error, requestID string) Problem {
+	e := public(err)
+	row := problems[e.Code]
+	p := Problem{Status: row.status, Title: row.title, Error: row.title, Detail: row.detail, RequestID: requestID}
+	if e.Detail != "" {
+		p.Detail = e.Detail
+	}
+	if e.Code == Unauthenticated {
+		p.Message = elizaMessage
+	}
+	return p
+}
+
+// writeError sends err as a problem document.
+func writeError(w http.ResponseWriter, err error, requestID string) {
+	e := public(err)
+	h := w.Header()
+	switch e.Code {
+	case Unauthenticated:
+		h.Set("WWW-Authenticate", `Bearer realm="postern"`)
+	case ScopeMissing:
+		h.Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
+	}
+	retry := e.RetryAfter
+	if retry == 0 && problems[e.Code].status == http.StatusServiceUnavailable {
+		retry = retryUnavailable
+	}
+	if retry > 0 {
+		h.Set("Retry-After", seconds(retry))
+	}
+	p := ProblemOf(err, requestID)
+	writeJSON(w, p.Status, "application/problem+json", p)
+}

@@ -1,0 +1,97 @@
+package api
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"postern/shared/auth"
+)
+
+// event is the one line that each request leaves in the log, filled on the way.
+type event struct {
+	requestID string
+	start     time.Time
+	from      netip.Addr
+	caller    string
+	route     string
+	err       error
+}
+
+// write logs e for a response of that status. A refused credential is a line of
+// its own wording, which ElizaOS' operators search for. What the flood guard
+// refuses is logged at debug only: a line for each would cost us more than the
+// request costs its sender.
+func (e *event) write(log *slog.Logger, r *http.Request, status int) {
+	level, message, decision := slog.LevelInfo, "request", "allow"
+	var reason auth.Reason
+	refused := errors.As(e.err, &reason)
+	switch {
+	case refused && status == http.StatusTooManyRequests:
+		level, message, decision = slog.LevelDebug, "request refused", "deny"
+	case refused:
+		level, decision = slog.LevelWarn, "deny"
+		message = RefusalMessage(e.from)
+	case status == http.StatusForbidden || status == http.StatusTooManyRequests:
+		level, message, decision = slog.LevelWarn, "request refused", "deny"
+	case status >= 500:
+		level, message, decision = slog.LevelError, "request failed", ""
+	}
+	ctx := r.Context()
+	if !log.Enabled(ctx, level) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 12)
+	attrs = append(attrs,
+		slog.String("request_id", e.requestID),
+		slog.String("caller", e.caller),
+		slog.String("route", e.route),
+		slog.Int("status", status),
+	)
+	if decision != "" {
+		attrs = append(attrs, slog.String("decision", decision))
+	}
+	switch {
+	case refused:
+		attrs = append(attrs, slog.String("reason", string(reason)))
+		if log.Enabled(ctx, slog.LevelDebug) {
+			attrs = append(attrs, slog.Any("credential_headers", CredentialHeaders(r.Header)))
+		}
+	case decision == "deny":
+		attrs = append(attrs, slog.String("reason", problems[public(e.err).Code].title))
+	}
+	attrs = append(attrs,
+		slog.String("ip", addressText(e.from)),
+		slog.Float64("ms", float64(time.Since(e.start).Microseconds())/1000),
+	)
+	if e.err != nil && status >= 500 {
+		attrs = append(attrs, slog.String("error", e.err.Error()))
+	}
+	log.LogAttrs(ctx, level, message, attrs...)
+}
+
+// RefusalMessage is the log's text for a refused credential.
+func RefusalMessage(from netip.Addr) string {
+	return "Unauthorized access attempt: Missing or invalid X-API-KEY from " + addressText(from)
+}
+
+// CredentialHeaders lists which headers that carry credentials are there, by
+// name alone.
+func CredentialHeaders(h http.Header) []string {
+	names := []string{}
+	for _, name := range []string{"Authorization", "X-Api-Key", "Cookie", "Proxy-Authorization"} {
+		if _, there := h[name]; there {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return "unknown"
+	}
+	return a.String()
+}

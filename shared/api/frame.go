@@ -1,0 +1,303 @@
+// Package api is the frame around every handler: one chain of checks, one table
+// of errors, one codec, one event line a request.
+//
+// A handler is given the verified caller and does one thing; it returns an error
+// instead of writing one. Everything else happens here, in this order, whatever
+// the route and wherever it runs:
+//
+//	request id, security and CORS headers
+//	OPTIONS            204, no credential, no handler
+//	unknown path       404, no credential asked
+//	the Door           credential 401/503, address 403
+//	method             405
+//	scope              403
+//	limit              429, with the rate headers on every answer from here on
+//	body               bounded; read by the handler (Decode): 400, 413, 415
+//	the handler
+//
+// So no body is read before its sender is known, and no route can be reached
+// around the chain: New joins rows of the route table to handlers by name, and
+// refuses a row without a handler or a handler without a row.
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"postern/shared/auth"
+	"postern/shared/limit"
+	"postern/shared/route"
+)
+
+// Handler serves one route to a caller who holds its scope. It either writes a
+// response and returns nil, or returns an error and has written nothing, or has
+// begun to write and returns the error that broke it off.
+type Handler func(w http.ResponseWriter, r *http.Request, caller auth.Caller) error
+
+// Limiter counts a caller's request against max an hour (package limit).
+type Limiter interface {
+	Take(ctx context.Context, caller string, max int) (limit.Decision, error)
+}
+
+// Config is what a frame is made of.
+type Config struct {
+	Routes   []route.Route
+	Handlers map[string]Handler // by route name
+	Door     Door
+	Log      *slog.Logger
+
+	Limiter   Limiter // needed unless every route is public
+	RateLimit int     // requests an hour for callers without a limit of their own; 0: none
+
+	CORSOrigins []string // nil: off; or origins, or "*" alone
+	TLS         bool     // callers come over TLS: say so in Strict-Transport-Security
+}
+
+// bodyTimeout bounds how slowly a request's body may come in.
+const bodyTimeout = 30 * time.Second
+
+// frame is Config made ready.
+type frame struct {
+	Config
+	cors cors
+	mux  *http.ServeMux
+}
+
+// New joins routes and handlers into one http.Handler.
+func New(cfg Config) (http.Handler, error) {
+	f := &frame{Config: cfg, cors: cfg.CORSOrigins, mux: http.NewServeMux()}
+	paths := map[string]*endpoint{}
+	for _, row := range cfg.Routes {
+		h := cfg.Handlers[row.Name]
+		if h == nil {
+			return nil, fmt.Errorf("route %s has no handler", row.Name)
+		}
+		if row.Scope != route.Public && cfg.Limiter == nil {
+			return nil, fmt.Errorf("route %s needs a limiter", row.Name)
+		}
+		e := paths[row.Path]
+		if e == nil {
+			e = &endpoint{frame: f, guard: row}
+			paths[row.Path] = e
+			f.mux.Handle(row.Path, e)
+		}
+		e.methods = append(e.methods, method{row, h})
+	}
+	if len(cfg.Handlers) != len(cfg.Routes) {
+		return nil, fmt.Errorf("%d handlers for %d routes: each handler needs its row in the route table", len(cfg.Handlers), len(cfg.Routes))
+	}
+	f.mux.Handle("/", &endpoint{frame: f})
+	return f, nil
+}
+
+// ServeHTTP is the outer half of the chain: what every response has, whoever
+// asks and whatever becomes of it.
+func (f *frame) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{ResponseWriter: w}
+	x.event.start = time.Now()
+	x.event.requestID, x.event.from = f.Door.Arrival(r)
+	defer f.finish(x, r)
+
+	h := w.Header()
+	h["X-Request-Id"] = []string{x.event.requestID}
+	h["X-Content-Type-Options"] = []string{"nosniff"}
+	h["Cache-Control"] = []string{"no-store"}
+	if f.TLS {
+		h["Strict-Transport-Security"] = []string{"max-age=31536000"}
+	}
+	f.cors.set(h, r.Header.Get("Origin"))
+
+	switch {
+	case r.Method == http.MethodOptions:
+		x.event.route = "preflight"
+		f.cors.preflight(x)
+	case !clean(r.URL.Path):
+		x.fail(r, &Error{Code: NotFound}) // ServeMux would redirect it
+	default:
+		if r.Body != http.NoBody {
+			// A sender that stalls loses its connection, read or unread.
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+			r.Body = http.MaxBytesReader(x, r.Body, MaxBody)
+		}
+		f.mux.ServeHTTP(x, r)
+	}
+}
+
+// clean reports whether p is the one way to write its path.
+func clean(p string) bool { return p == path.Clean(p) && strings.HasPrefix(p, "/") }
+
+// finish turns a panic into a 500 and writes the event line. A response that
+// has begun can't be mended: its connection is cut, so that nobody takes it for
+// a whole one.
+func (f *frame) finish(x *exchange, r *http.Request) {
+	broken := x.broken
+	if p := recover(); p != nil {
+		err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		broken = x.status != 0
+		x.fail(r, err)
+	}
+	x.event.write(f.Log, r, x.status)
+	if broken {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// endpoint is one path: the methods it has, and the inner half of the chain. The
+// one without methods is every path that there is not.
+type endpoint struct {
+	*frame
+	methods []method
+	guard   route.Route // its first row, which says what even a wrong method needs
+}
+
+type method struct {
+	route   route.Route
+	handler Handler
+}
+
+// ServeHTTP is called by the frame's mux and nobody else.
+func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := w.(*exchange)
+	if err := e.serve(x, r); err != nil {
+		x.fail(r, err)
+	}
+}
+
+func (e *endpoint) serve(x *exchange, r *http.Request) error {
+	if len(e.methods) == 0 {
+		return &Error{Code: NotFound}
+	}
+	m, allowed := e.method(r.Method)
+	if allowed {
+		x.event.route = m.route.Name
+	}
+	var caller auth.Caller
+	if m.route.Scope != route.Public {
+		var err error
+		if caller, err = e.Door.Admit(r.Context(), r, x.event.from); err != nil {
+			return err
+		}
+		x.event.caller = caller.ID
+	}
+	if m.route.Counted() {
+		if err := e.count(x, r, caller, m.route.Scope); err != nil {
+			return err
+		}
+	} else if !caller.Holds(m.route.Scope) {
+		return scopeMissing(m.route.Scope)
+	}
+	if !allowed {
+		x.Header().Set("Allow", e.allow())
+		return &Error{Code: MethodNotAllowed}
+	}
+	return m.handler(x, r, caller)
+}
+
+// method finds the row for a method, or the row that guards the path.
+func (e *endpoint) method(name string) (m method, allowed bool) {
+	if name == http.MethodHead {
+		name = http.MethodGet
+	}
+	for _, m := range e.methods {
+		if m.route.Method == name {
+			return m, true
+		}
+	}
+	return method{route: e.guard}, false
+}
+
+// count takes one request from the caller's limit and tells it how much is
+// left. A missing scope is the answer even to who has none left, and it counts:
+// a request is a request.
+func (e *endpoint) count(x *exchange, r *http.Request, caller auth.Caller, scope route.Scope) error {
+	max := e.RateLimit
+	if caller.RateLimit != nil {
+		max = *caller.RateLimit
+	}
+	d, err := e.Limiter.Take(r.Context(), caller.ID, max)
+	if err != nil {
+		return Because(Unavailable, err)
+	}
+	if d.Limit > 0 {
+		h := x.Header()
+		h["Ratelimit-Policy"] = []string{`"hour";q=` + strconv.Itoa(d.Limit) + `;w=3600`}
+		h["Ratelimit"] = []string{`"hour";r=` + strconv.Itoa(d.Remaining) + `;t=` + seconds(d.Reset)}
+	}
+	if !caller.Holds(scope) {
+		return scopeMissing(scope)
+	}
+	if !d.Admitted {
+		return &Error{Code: RateLimited, RetryAfter: d.Reset,
+			Detail: fmt.Sprintf("All %d requests of this hour are used; the next hour begins in %s seconds.", d.Limit, seconds(d.Reset))}
+	}
+	return nil
+}
+
+func scopeMissing(s route.Scope) error {
+	return Fail(ScopeMissing, "This needs a credential with the scope %q.", s)
+}
+
+// allow lists the path's methods for a 405.
+func (e *endpoint) allow() string {
+	names := []string{"OPTIONS"}
+	for _, m := range e.methods {
+		names = append(names, m.route.Method)
+		if m.route.Method == http.MethodGet {
+			names = append(names, http.MethodHead)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// exchange is one request on its way: the response writer that handlers see,
+// which notes whether and how they answered, and the event to be logged.
+type exchange struct {
+	http.ResponseWriter
+	status int // 0: nothing written yet
+	broken bool
+	event  event
+}
+
+func (x *exchange) WriteHeader(status int) {
+	if x.status == 0 && status >= 200 {
+		x.status = status
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+func (x *exchange) Write(b []byte) (int, error) {
+	if x.status == 0 {
+		x.status = http.StatusOK
+	}
+	return x.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController find Flush and the deadlines.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// fail answers with err, if an answer is still possible and wanted.
+func (x *exchange) fail(r *http.Request, err error) {
+	x.event.err = err
+	switch {
+	case x.status != 0:
+		x.broken = true
+	case gone(r, err):
+		x.status = clientClosed
+	default:
+		writeError(x, err, x.event.requestID)
+	}
+}
+
+// RequestID is the id of the request that w answers, for bodies that carry it.
+func RequestID(w http.ResponseWriter) string {
+	return strings.Join(w.Header()["X-Request-Id"], "")
+}
