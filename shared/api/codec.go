@@ -68,7 +68,11 @@ func Decode[T any](r *http.Request) (T, error) {
 	}
 	dec := json.NewDecoder(r.Body)
 	dec.DisallowUnknownFields()
-	err = dec.Decode(&v)
+	object := &v
+	err = dec.Decode(&object)
+	if err == nil && object == nil {
+		err = errNull // else it would be an object without fields
+	}
 	if err == nil {
 		if _, more := dec.Token(); more != io.EOF {
 			err = errTrailing
@@ -83,7 +87,10 @@ func Decode[T any](r *http.Request) (T, error) {
 	return v, nil
 }
 
-var errTrailing = errors.New("there is more after the JSON object")
+var (
+	errNull     = errors.New("null in place of the JSON object")
+	errTrailing = errors.New("there is more after the JSON object")
+)
 
 func tooLarge(err error) bool {
 	var e *http.MaxBytesError
@@ -107,6 +114,8 @@ func decodeError(err error, into any) error {
 		return Fail(InvalidRequest, "The body is empty: send a JSON object.")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return Fail(InvalidRequest, "The body ends in the middle of its JSON object.")
+	case errors.Is(err, errNull):
+		return Fail(InvalidRequest, "The body must be a JSON object, not null.")
 	case errors.Is(err, errTrailing):
 		return Fail(InvalidRequest, "There is more after the JSON object: send one object.")
 	}

@@ -18,6 +18,7 @@ type event struct {
 	caller    string
 	route     string
 	err       error
+	broken    bool // err came when the response had begun: its status tells nothing
 }
 
 // write logs e for a response of that status. A refused credential is a line of
@@ -28,16 +29,26 @@ func (e *event) write(log *slog.Logger, r *http.Request, status int) {
 	level, message, decision := slog.LevelInfo, "request", "allow"
 	var reason auth.Reason
 	refused := errors.As(e.err, &reason)
+	outcome := status
+	if errors.As(e.err, new(told)) { // a stream broke off: its status was sent before
+		outcome = problems[public(e.err).Code].status
+	}
+	if e.broken && !gone(r, e.err) {
+		outcome = http.StatusInternalServerError
+	}
 	switch {
-	case refused && status == http.StatusTooManyRequests:
+	case refused && outcome == http.StatusTooManyRequests:
 		level, message, decision = slog.LevelDebug, "request refused", "deny"
 	case refused:
 		level, decision = slog.LevelWarn, "deny"
 		message = RefusalMessage(e.from)
-	case status == http.StatusForbidden || status == http.StatusTooManyRequests:
+	case outcome == http.StatusForbidden || outcome == http.StatusTooManyRequests:
 		level, message, decision = slog.LevelWarn, "request refused", "deny"
-	case status >= 500:
-		level, message, decision = slog.LevelError, "request failed", ""
+	case outcome >= 500:
+		level, message = slog.LevelError, "request failed"
+		if public(e.err).Code == AuthUnavailable {
+			decision = "deny" // closed, through no fault of the caller's
+		}
 	}
 	ctx := r.Context()
 	if !log.Enabled(ctx, level) {
@@ -49,10 +60,8 @@ func (e *event) write(log *slog.Logger, r *http.Request, status int) {
 		slog.String("caller", e.caller),
 		slog.String("route", e.route),
 		slog.Int("status", status),
+		slog.String("decision", decision),
 	)
-	if decision != "" {
-		attrs = append(attrs, slog.String("decision", decision))
-	}
 	switch {
 	case refused:
 		attrs = append(attrs, slog.String("reason", string(reason)))
@@ -66,7 +75,7 @@ func (e *event) write(log *slog.Logger, r *http.Request, status int) {
 		slog.String("ip", addressText(e.from)),
 		slog.Float64("ms", float64(time.Since(e.start).Microseconds())/1000),
 	)
-	if e.err != nil && status >= 500 {
+	if e.err != nil && outcome >= 500 {
 		attrs = append(attrs, slog.String("error", e.err.Error()))
 	}
 	log.LogAttrs(ctx, level, message, attrs...)

@@ -22,12 +22,11 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"path"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,13 +66,13 @@ const bodyTimeout = 30 * time.Second
 // frame is Config made ready.
 type frame struct {
 	Config
-	cors cors
-	mux  *http.ServeMux
+	cors   cors
+	router router
 }
 
 // New joins routes and handlers into one http.Handler.
 func New(cfg Config) (http.Handler, error) {
-	f := &frame{Config: cfg, cors: cfg.CORSOrigins, mux: http.NewServeMux()}
+	f := &frame{Config: cfg, cors: cfg.CORSOrigins}
 	paths := map[string]*endpoint{}
 	for _, row := range cfg.Routes {
 		h := cfg.Handlers[row.Name]
@@ -87,14 +86,13 @@ func New(cfg Config) (http.Handler, error) {
 		if e == nil {
 			e = &endpoint{frame: f, guard: row}
 			paths[row.Path] = e
-			f.mux.Handle(row.Path, e)
+			f.router.add(row.Path, e)
 		}
 		e.methods = append(e.methods, method{row, h})
 	}
 	if len(cfg.Handlers) != len(cfg.Routes) {
 		return nil, fmt.Errorf("%d handlers for %d routes: each handler needs its row in the route table", len(cfg.Handlers), len(cfg.Routes))
 	}
-	f.mux.Handle("/", &endpoint{frame: f})
 	return f, nil
 }
 
@@ -115,47 +113,43 @@ func (f *frame) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f.cors.set(h, r.Header.Get("Origin"))
 
-	switch {
-	case r.Method == http.MethodOptions:
+	if r.Method == http.MethodOptions {
 		x.event.route = "preflight"
 		f.cors.preflight(x)
-	case !clean(r.URL.Path):
-		x.fail(r, &Error{Code: NotFound}) // ServeMux would redirect it
-	default:
-		if r.Body != http.NoBody {
-			// A sender that stalls loses its connection, read or unread.
-			http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
-			r.Body = http.MaxBytesReader(x, r.Body, MaxBody)
-		}
-		f.mux.ServeHTTP(x, r)
+		return
+	}
+	if r.Body != http.NoBody {
+		// A sender that stalls loses its connection, read or unread.
+		http.NewResponseController(w).SetReadDeadline(x.event.start.Add(bodyTimeout))
+		r.Body = http.MaxBytesReader(x, r.Body, MaxBody)
+	}
+	if err := f.router.find(r).serve(x, r); err != nil {
+		x.fail(r, err)
 	}
 }
-
-// clean reports whether p is the one way to write its path.
-func clean(p string) bool { return p == path.Clean(p) && strings.HasPrefix(p, "/") }
 
 // finish turns a panic into a 500 and writes the event line. A response that
 // has begun can't be mended: its connection is cut, so that nobody takes it for
 // a whole one.
 func (f *frame) finish(x *exchange, r *http.Request) {
-	broken := x.broken
 	if p := recover(); p != nil {
-		err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		broken = x.status != 0
-		x.fail(r, err)
+		x.fail(r, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+	}
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK) // a handler that wrote nothing, as net/http has it
 	}
 	x.event.write(f.Log, r, x.status)
-	if broken {
+	if x.event.broken {
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// endpoint is one path: the methods it has, and the inner half of the chain. The
-// one without methods is every path that there is not.
+// endpoint is one path: the methods it has, and the inner half of the chain.
 type endpoint struct {
 	*frame
-	methods []method
-	guard   route.Route // its first row, which says what even a wrong method needs
+	segments []string // of a path with {names}
+	methods  []method
+	guard    route.Route // its first row, which says what even a wrong method needs
 }
 
 type method struct {
@@ -163,16 +157,10 @@ type method struct {
 	handler Handler
 }
 
-// ServeHTTP is called by the frame's mux and nobody else.
-func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := w.(*exchange)
-	if err := e.serve(x, r); err != nil {
-		x.fail(r, err)
-	}
-}
-
+// serve answers r, or returns what it shall be answered with. A nil endpoint is
+// every path that there is not.
 func (e *endpoint) serve(x *exchange, r *http.Request) error {
-	if len(e.methods) == 0 {
+	if e == nil {
 		return &Error{Code: NotFound}
 	}
 	m, allowed := e.method(r.Method)
@@ -247,15 +235,14 @@ func scopeMissing(s route.Scope) error {
 
 // allow lists the path's methods for a 405.
 func (e *endpoint) allow() string {
-	names := []string{"OPTIONS"}
+	var names []string
 	for _, m := range e.methods {
 		names = append(names, m.route.Method)
 		if m.route.Method == http.MethodGet {
 			names = append(names, http.MethodHead)
 		}
 	}
-	slices.Sort(names)
-	return strings.Join(names, ", ")
+	return strings.Join(append(names, http.MethodOptions), ", ")
 }
 
 // exchange is one request on its way: the response writer that handlers see,
@@ -263,7 +250,6 @@ func (e *endpoint) allow() string {
 type exchange struct {
 	http.ResponseWriter
 	status int // 0: nothing written yet
-	broken bool
 	event  event
 }
 
@@ -281,15 +267,24 @@ func (x *exchange) Write(b []byte) (int, error) {
 	return x.ResponseWriter.Write(b)
 }
 
-// Unwrap lets http.ResponseController find Flush and the deadlines.
+// FlushError sends the headers if they wait, so it begins the response.
+func (x *exchange) FlushError() error {
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	return http.NewResponseController(x.ResponseWriter).Flush()
+}
+
+// Unwrap lets http.ResponseController find the deadlines.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
 // fail answers with err, if an answer is still possible and wanted.
 func (x *exchange) fail(r *http.Request, err error) {
 	x.event.err = err
 	switch {
+	case errors.As(err, new(told)):
 	case x.status != 0:
-		x.broken = true
+		x.event.broken = true
 	case gone(r, err):
 		x.status = clientClosed
 	default:

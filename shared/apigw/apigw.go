@@ -29,6 +29,7 @@ import (
 
 	"postern/shared/api"
 	"postern/shared/auth"
+	"postern/shared/route"
 )
 
 // Door implements api.Door for a function behind API Gateway: the authorizer
@@ -50,6 +51,13 @@ func (Door) Admit(_ context.Context, r *http.Request, _ netip.Addr) (auth.Caller
 		return auth.Caller{}, auth.NoCredential
 	}
 	return callerOf(gateway.Authorizer)
+}
+
+// New is the frame of the Lambda f: cfg with f's routes, behind API Gateway and
+// its TLS.
+func New(f route.Function, cfg api.Config) (http.Handler, error) {
+	cfg.Routes, cfg.Door, cfg.TLS = route.Of(f), Door{}, true
+	return api.New(cfg)
 }
 
 // Handler is what aws-lambda-go starts for a buffered function.
@@ -107,7 +115,7 @@ type onceWriter struct {
 }
 
 func (w *onceWriter) WriteHeader(status int) {
-	if !w.wrote {
+	if !w.wrote && status >= 200 { // API Gateway has no interim responses
 		w.wrote = true
 		w.Header().Del("WWW-Authenticate")
 		w.ResponseWriter.WriteHeader(status)
@@ -119,8 +127,8 @@ func (w *onceWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-// Unwrap lets http.ResponseController find Flush.
-func (w *onceWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+// Flush begins the response; what was written is on its way already.
+func (w *onceWriter) Flush() { w.WriteHeader(http.StatusOK) }
 
 // prepare makes an event safe to convert: a path that is a path, a query that
 // is one, and no header that poses as API Gateway's word.

@@ -52,8 +52,9 @@ func (a *Authorizer) Handle(ctx context.Context, event events.APIGatewayCustomAu
 	}
 	if err == nil {
 		policy := policyFor("Allow", caller.ID, event.MethodArn)
-		policy.Context, err = contextOf(caller)
-		return policy, err
+		if policy.Context, err = contextOf(caller); err == nil {
+			return policy, nil
+		}
 	}
 	a.logRefusal(ctx, event, from, err)
 	var reason auth.Reason
@@ -145,6 +146,9 @@ func (a *Authorizer) logRefusal(ctx context.Context, event events.APIGatewayCust
 func credentialHeaders(event events.APIGatewayCustomAuthorizerRequestTypeRequest) []string {
 	h := http.Header{}
 	for name := range event.MultiValueHeaders {
+		h.Set(name, "")
+	}
+	for name := range event.Headers {
 		h.Set(name, "")
 	}
 	return api.CredentialHeaders(h)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/awslabs/aws-lambda-go-api-proxy/core"
 )
 
@@ -94,3 +95,13 @@ func (w *streamWriter) Write(b []byte) (int, error) { return w.pipe.Write(b) }
 
 // Flush has nothing to do: what was written is on its way.
 func (w *streamWriter) Flush() {}
+
+
+// StartStreaming serves h in the streaming form for as long as the process lives;
+// under `sam local` in one piece.
+func StartStreaming(h http.Handler) {
+	if SAMLocal() {
+		lambda.Start(Buffered(h))
+	}
+	lambda.Start(Streamed(h))
+}

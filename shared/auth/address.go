@@ -82,14 +82,24 @@ type Proxies struct {
 }
 
 // ParseProxies reads a comma-separated list of addresses and CIDR blocks; ""
-// trusts nobody. "*" is refused: it would let any client choose its address.
+// trusts nobody. "*" is refused, and so is a block of everything: it would let
+// any client choose its address.
 func ParseProxies(s string) (Proxies, error) {
 	set, err := ParseAddresses(s)
 	if err != nil {
 		return Proxies{}, err
 	}
+	everybody := ""
 	if set.All() && strings.TrimSpace(s) != "" {
-		return Proxies{}, fmt.Errorf("* would let every client choose its own address: list the proxies")
+		everybody = "*"
+	}
+	for _, p := range set.prefixes {
+		if p.Bits() == 0 {
+			everybody = p.String()
+		}
+	}
+	if everybody != "" {
+		return Proxies{}, fmt.Errorf("%s would let every client choose its own address: list the proxies", everybody)
 	}
 	return Proxies{set.prefixes}, nil
 }
@@ -105,8 +115,8 @@ func (p Proxies) trusts(a netip.Addr) bool {
 // trusted proxy, or else X-Real-IP, or else peer. Each proxy appends what it
 // saw, so everything left of that address is the client's own claim.
 //
-// A forwarded entry that is no address ends the search with the invalid Addr,
-// which no address rule admits.
+// A forwarded entry that is no address, and an X-Real-IP beside another one,
+// ends the search with the invalid Addr, which no address rule admits.
 func (p Proxies) Client(peer netip.Addr, forwardedFor, realIP []string) netip.Addr {
 	peer = peer.Unmap().WithZone("")
 	if !p.trusts(peer) {
@@ -127,10 +137,14 @@ func (p Proxies) Client(peer netip.Addr, forwardedFor, realIP []string) netip.Ad
 			}
 		}
 	}
-	if len(realIP) == 1 {
+	switch len(realIP) {
+	case 0:
+		return peer
+	case 1:
 		return parseHop(realIP[0])
+	default:
+		return netip.Addr{} // the client's own may be among them
 	}
-	return peer
 }
 
 // parseHop reads an address as proxies write it, some with a port.

@@ -14,10 +14,11 @@ type Configured struct {
 	callers []Caller // whose digests[i] is
 }
 
-// Add lets the holder of the token behind d in as c.
-func (s *Configured) Add(d secret.Digest, c Caller) {
+// Add lets the holder of the token behind d in as c, and returns s.
+func (s *Configured) Add(d secret.Digest, c Caller) *Configured {
 	s.digests = append(s.digests, d)
 	s.callers = append(s.callers, c)
+	return s
 }
 
 // Owns implements Source.

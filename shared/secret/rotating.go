@@ -154,6 +154,7 @@ func (r *Rotating) refresh(ctx context.Context) {
 	r.lastTry = r.now()
 	current, digest, err := r.read(ctx, Current)
 	if r.lastFailure = err; err != nil {
+		r.lastTry = r.now() // who waited for this failure shares it, and doesn't try again in its turn
 		return
 	}
 	now := r.now()
@@ -165,7 +166,7 @@ func (r *Rotating) refresh(ctx context.Context) {
 		case errors.Is(err, ErrNoVersion): // never rotated
 		case err != nil:
 			k.partial = err
-			k.accepted = append(k.accepted, r.known.Load().others(digest, graceEnd)...)
+			k.accepted = append(k.accepted, r.known.Load().others(digest, graceEnd, now)...)
 		default:
 			k.accepted = append(k.accepted, acceptance{previous, earlier(graceEnd, now.Add(maxStale))})
 		}
@@ -222,9 +223,10 @@ func (k *knowledge) accepts(d Digest, now time.Time) bool {
 }
 
 // others is what k accepts beside current, cut at end: older values, carried
-// over where they can't be read anew.
-func (k *knowledge) others(current Digest, end time.Time) []acceptance {
-	if k == nil {
+// over where they can't be read anew. A clock that stepped back behind k ended
+// its age, so nothing of it is.
+func (k *knowledge) others(current Digest, end, now time.Time) []acceptance {
+	if k == nil || now.Before(k.readAt) {
 		return nil
 	}
 	var rest []acceptance

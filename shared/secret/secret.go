@@ -27,16 +27,30 @@ import (
 const redacted = "[redacted]"
 
 // String is a secret text. Its zero value is the empty secret.
-type String struct{ text string }
+//
+// The text is behind a pointer, because fmt calls no method of what it finds in
+// a struct's unexported field, or prints for a verb that doesn't fit: it writes
+// the fields instead. It follows pointers to structs and arrays, to a string never.
+type String struct{ text *string }
 
 // New wraps text.
-func New(text string) String { return String{text} }
+func New(text string) String {
+	if text == "" {
+		return String{}
+	}
+	return String{&text}
+}
 
 // Reveal returns the secret in clear.
-func (s String) Reveal() string { return s.text }
+func (s String) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
 
 // IsEmpty reports whether there is nothing to hide.
-func (s String) IsEmpty() bool { return s.text == "" }
+func (s String) IsEmpty() bool { return s.text == nil }
 
 func (s String) String() string               { return redacted }
 func (s String) GoString() string             { return redacted }
@@ -45,32 +59,39 @@ func (s String) LogValue() slog.Value         { return slog.StringValue(redacted
 func (s String) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // Digest is the SHA-256 of a token. It is as secret as the token is useless
-// without it: printed nowhere.
-type Digest struct{ sum [sha256.Size]byte }
+// without it: printed nowhere. Its zero value is the digest of nothing and equal
+// to none. Compare with Equal, since == compares pointers.
+type Digest struct{ sum String }
 
 // DigestOf hashes token.
-func DigestOf(token string) Digest { return Digest{sha256.Sum256([]byte(token))} }
+func DigestOf(token string) Digest {
+	sum := sha256.Sum256([]byte(token))
+	return Digest{New(string(sum[:]))}
+}
 
 // ParseDigest reads 64 hexadecimal digits of either case.
 func ParseDigest(s string) (Digest, bool) {
-	var d Digest
-	if len(s) != hex.EncodedLen(len(d.sum)) {
+	if len(s) != hex.EncodedLen(sha256.Size) {
 		return Digest{}, false
 	}
-	if _, err := hex.Decode(d.sum[:], []byte(s)); err != nil {
+	sum, err := hex.DecodeString(s)
+	if err != nil {
 		return Digest{}, false
 	}
-	return d, true
+	return Digest{New(string(sum))}, true
 }
 
 // Equal compares in constant time.
 func (d Digest) Equal(other Digest) bool {
-	return subtle.ConstantTimeCompare(d.sum[:], other.sum[:]) == 1
+	if d.sum.IsEmpty() || other.sum.IsEmpty() {
+		return false
+	}
+	return subtle.ConstantTimeCompare([]byte(d.sum.Reveal()), []byte(other.sum.Reveal())) == 1
 }
 
 // Label is the first 8 hexadecimal digits, by which a configured client is
 // told from another in logs. 32 bits of a 256-bit digest give nothing away.
-func (d Digest) Label() string { return hex.EncodeToString(d.sum[:4]) }
+func (d Digest) Label() string { return fmt.Sprintf("%.4x", d.sum.Reveal()) }
 
 func (d Digest) String() string               { return redacted }
 func (d Digest) GoString() string             { return redacted }
@@ -123,5 +144,5 @@ func ParseConfigured(s string) (Digest, error) {
 func Generate() String {
 	var b [32]byte
 	rand.Read(b[:]) // never fails: crypto/rand aborts the process instead
-	return String{base64.RawURLEncoding.EncodeToString(b[:])}
+	return New(base64.RawURLEncoding.EncodeToString(b[:]))
 }

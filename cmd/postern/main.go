@@ -1,0 +1,60 @@
+// Postern is the guarded door for agents, as one program for people:
+//
+//	postern run    serve the agents of agents.yaml on this machine
+//	postern init   write a sample agents.yaml to begin with
+//
+// What a person is to read goes to standard error. An error is one line that
+// says what is wrong and how to mend it, and the exit status is 1.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"postern/shared/api"
+)
+
+func main() { os.Exit(run()) }
+
+// run is main with an exit status, for the transcripts in testdata.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+
+	root := &cobra.Command{
+		Use:           "postern",
+		Short:         "The guarded door for AI agents",
+		Version:       api.Version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(runCommand(), initCommand(), bundleCommand())
+	if err := root.ExecuteContext(ctx); err != nil {
+		for _, line := range faults(err) {
+			fmt.Fprintln(os.Stderr, "postern: "+line)
+		}
+		return 1
+	}
+	return 0
+}
+
+// faults is what err has to say, a line each.
+func faults(err error) []string {
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		return []string{strings.ReplaceAll(err.Error(), "\n", " ")}
+	}
+	var lines []string
+	for _, e := range joined.Unwrap() {
+		lines = append(lines, faults(e)...)
+	}
+	return lines
+}

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+
+	"postern/shared/agents"
+	"postern/shared/api"
+	"postern/shared/secret"
+	"postern/shared/settings"
+)
+
+// welcome tells whoever started the server all that is needed to call it. A
+// generated token is shown here and nowhere else, ever.
+func welcome(w io.Writer, address net.Addr, s settings.Settings, file *agents.File, generated secret.String) {
+	scheme := "http"
+	if s.TLSCert != "" {
+		scheme = "https"
+	}
+	url := scheme + "://" + address.String()
+	fmt.Fprintf(w, "[postern] %s, listening on %s\n", api.Version, url)
+	for _, a := range file.Agents {
+		fmt.Fprintf(w, "[postern] agent %s: %s\n", a.Name, a.Model)
+	}
+	if !generated.IsEmpty() {
+		fmt.Fprintf(w, "[postern] generated API token: %s\n", generated.Reveal())
+		fmt.Fprintf(w, "[postern] it is a new one at each start; to keep one, put the line API_TOKEN=<token> into .env\n")
+	}
+	fmt.Fprintf(w, "[postern] try: curl -H 'Authorization: Bearer <token>' %s/agents\n", url)
+	if names := offlineAgents(file); names != "" {
+		warn(w, "offline/eliza answers for "+names+": a program of 1966 and no language model; set MODEL or an agent's llm to change that")
+	}
+	for _, text := range s.Warnings {
+		warn(w, text)
+	}
+}
+
+func warn(w io.Writer, text string) { fmt.Fprintf(w, "[postern] warning: %s\n", text) }

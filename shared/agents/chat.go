@@ -1,0 +1,181 @@
+package agents
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"postern/shared/api"
+	"postern/shared/auth"
+	"postern/shared/model"
+)
+
+// maxMessage bounds a chat's message, in bytes.
+const maxMessage = 256 << 10
+
+// deadlineMargin is left before a Lambda's deadline, to tell the caller that
+// the time is up instead of being killed.
+const deadlineMargin = 5 * time.Second
+
+// Chat serves POST /chat.
+type Chat struct {
+	File    *File
+	Models  Models
+	Timeout time.Duration // of one chat
+}
+
+type chatRequest struct {
+	Message any    `json:"message"` // a string; any, so that another type is told as a missing message
+	Agent   string `json:"agent"`
+	Stream  bool   `json:"stream"`
+}
+
+type chatReply struct {
+	Response  string      `json:"response"`
+	Status    string      `json:"status"`
+	Agent     string      `json:"agent"`
+	Model     string      `json:"model"`
+	Usage     model.Usage `json:"usage"`
+	RequestID string      `json:"request_id"`
+}
+
+type delta struct {
+	Delta string `json:"delta"`
+}
+
+// Handle is the api.Handler.
+func (c *Chat) Handle(w http.ResponseWriter, r *http.Request, caller auth.Caller) error {
+	req, err := api.Decode[chatRequest](r)
+	if err != nil {
+		return err
+	}
+	message, _ := req.Message.(string)
+	switch {
+	case strings.TrimSpace(message) == "":
+		return &api.Error{Code: api.MessageRequired}
+	case len(message) > maxMessage:
+		return &api.Error{Code: api.TooLarge}
+	}
+	agent, err := c.choose(caller, req.Agent)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := c.bound(r.Context())
+	defer cancel()
+
+	run := &run{w: w, agent: agent, streams: req.Stream || api.WantsStream(r)}
+	defer run.close()
+	for event, err := range c.Models.Run(ctx, agent, message) {
+		if err == nil {
+			err = run.take(event)
+		}
+		if err != nil {
+			return run.fail(failure(ctx, err))
+		}
+	}
+	return run.finish()
+}
+
+// choose finds the agent by name, or the first one that the caller may use.
+func (c *Chat) choose(caller auth.Caller, name string) (Agent, error) {
+	for _, a := range c.File.Agents {
+		if caller.MayUse(a.Name) && (name == "" || name == a.Name) {
+			return a, nil
+		}
+	}
+	return Agent{}, errNoAgent
+}
+
+// bound ends ctx when the chat has taken too long.
+func (c *Chat) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	end := time.Now().Add(c.Timeout)
+	if deadline, there := ctx.Deadline(); there && deadline.Add(-deadlineMargin).Before(end) {
+		end = deadline.Add(-deadlineMargin)
+	}
+	return context.WithDeadline(ctx, end)
+}
+
+// failure gives a model's error its public face.
+func failure(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, model.ErrTimeout), errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return api.Because(api.ModelTimeout, err)
+	case errors.Is(err, model.ErrUnavailable):
+		return api.Because(api.ModelUnavailable, err)
+	case errors.Is(err, model.ErrFailed):
+		return api.Because(api.ModelFailed, err)
+	default:
+		return err
+	}
+}
+
+// run is one answer on its way to the caller: collected into one JSON reply, or
+// passed on piece by piece. A stream begins with the first piece, so that what
+// fails before it is an ordinary error with its own status.
+type run struct {
+	w       http.ResponseWriter
+	agent   Agent
+	streams bool
+
+	stream *api.Stream // nil until the first piece
+	text   strings.Builder
+	usage  model.Usage
+	done   bool
+}
+
+func (r *run) take(e model.Event) error {
+	if e.Stop != "" {
+		r.usage, r.done = e.Usage, true
+		return nil
+	}
+	r.text.WriteString(e.Text)
+	if !r.streams {
+		return nil
+	}
+	return r.open().Send("delta", delta{e.Text})
+}
+
+func (r *run) open() *api.Stream {
+	if r.stream == nil {
+		r.stream = api.OpenStream(r.w)
+	}
+	return r.stream
+}
+
+func (r *run) finish() error {
+	if !r.done {
+		return r.fail(api.Because(api.ModelFailed, errors.New("the model's stream ended without a stop")))
+	}
+	reply := chatReply{
+		Response:  r.text.String(),
+		Status:    "success",
+		Agent:     r.agent.Name,
+		Model:     r.agent.Model.String(),
+		Usage:     r.usage,
+		RequestID: api.RequestID(r.w),
+	}
+	if r.streams {
+		return r.open().Send("done", reply)
+	}
+	return api.WriteJSON(r.w, http.StatusOK, reply)
+}
+
+// fail tells the caller of err: as the response, or as the last event of a
+// stream that has begun.
+func (r *run) fail(err error) error {
+	if r.stream == nil {
+		return err
+	}
+	if sent := r.stream.Send("error", api.ProblemOf(err, api.RequestID(r.w))); sent != nil {
+		return err // nobody is there to be told
+	}
+	return api.Told(err)
+}
+
+func (r *run) close() {
+	if r.stream != nil {
+		r.stream.Close()
+	}
+}

@@ -1,0 +1,90 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// heartbeat is how long a stream may be silent. API Gateway drops one that is
+// idle for 5 minutes (30 s if edge-optimised), other proxies sooner.
+const heartbeat = 15 * time.Second
+
+// WantsStream reports whether r's Accept header asks for server-sent events.
+func WantsStream(r *http.Request) bool {
+	for _, header := range r.Header["Accept"] {
+		for part := range strings.SplitSeq(header, ",") {
+			mediaType, _, _ := strings.Cut(part, ";")
+			if strings.EqualFold(strings.TrimSpace(mediaType), "text/event-stream") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Stream is a response of server-sent events (WHATWG HTML, "Server-sent
+// events"). Each frame is a name and a line of JSON, in which no newline can
+// stand, so no text can break the framing. Silence is filled with comments.
+type Stream struct {
+	w  http.ResponseWriter
+	rc *http.ResponseController
+
+	mu    sync.Mutex // Send and the heartbeat write in turn
+	timer *time.Timer
+}
+
+// OpenStream begins the response. Close must follow.
+func OpenStream(w http.ResponseWriter) *Stream {
+	rc := http.NewResponseController(w)
+	w.Header()["Content-Type"] = []string{"text/event-stream"}
+	w.Header()["X-Accel-Buffering"] = []string{"no"} // nginx would collect it
+	w.WriteHeader(http.StatusOK)
+	s := &Stream{w: w, rc: rc}
+	s.timer = time.AfterFunc(heartbeat, s.beat)
+	return s
+}
+
+// Send writes one event and flushes it.
+func (s *Stream) Send(event string, v any) error {
+	data, err := encode(v) // ends in a newline
+	if err != nil {
+		return err
+	}
+	frame := make([]byte, 0, len("event: \ndata: \n")+len(event)+len(data))
+	frame = append(append(append(frame, "event: "...), event...), "\ndata: "...)
+	frame = append(append(frame, data...), '\n')
+	return s.write(frame)
+}
+
+func (s *Stream) write(frame []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer == nil {
+		return http.ErrHandlerTimeout // closed
+	}
+	s.timer.Reset(heartbeat)
+	if _, err := s.w.Write(frame); err != nil {
+		return err
+	}
+	return s.rc.Flush()
+}
+
+func (s *Stream) beat() { s.write([]byte(":\n\n")) }
+
+// Close ends the heartbeat; nothing is written afterwards.
+func (s *Stream) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.timer.Stop()
+	s.timer = nil
+}
+
+// Told marks an error that the response, once begun, has told its caller of: it
+// is logged, and the response ends as it should.
+func Told(err error) error { return told{err} }
+
+type told struct{ error }
+
+func (t told) Unwrap() error { return t.error }
