@@ -13,7 +13,7 @@ FUNCTIONS := AuthorizerFunction AgentsFunction ChatFunction HealthFunction
 LAMBDA := CGO_ENABLED=0 GOOS=linux GOARCH=$(GOARCH) go build -trimpath -ldflags '-s -w' -tags lambda.norpc
 HOST := env -u GOOS -u GOARCH go
 
-.PHONY: help run build test lint bench deploy local-api $(FUNCTIONS:%=build-%)
+.PHONY: help run build test lint bench budgets deploy local-api $(FUNCTIONS:%=build-%)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -42,6 +42,9 @@ lint: ## vet, staticcheck, gofmt
 
 bench: ## measure the frame and the authorizer beside bare ones
 	go run ./tests/bench
+
+budgets: ## build every Lambda for arm64 and weigh it
+	go run ./tests/budgets
 
 deploy: ## build and deploy to AWS
 	sam build

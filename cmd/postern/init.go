@@ -18,7 +18,7 @@ func initCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "init",
 		Short: "Write agents.yaml and .env.example where there are none",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			for _, f := range []struct {
 				name    string

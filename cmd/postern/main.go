@@ -33,9 +33,14 @@ func run() int {
 		Use:           "postern",
 		Short:         "The guarded door for AI agents",
 		Version:       api.Version,
+		Args:          noArguments,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
+	})
 	root.AddCommand(runCommand(), initCommand(), bundleCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		for _, line := range faults(err) {
@@ -44,6 +49,18 @@ func run() int {
 		return 1
 	}
 	return 0
+}
+
+// noArguments refuses words where only flags or a command can stand.
+func noArguments(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case cmd.HasParent():
+		return fmt.Errorf("`%s` takes flags only, not %q; `%[1]s --help` lists them", cmd.CommandPath(), args[0])
+	default:
+		return fmt.Errorf("there is no command %q; `%s --help` lists those there are", args[0], cmd.CommandPath())
+	}
 }
 
 // faults is what err has to say, a line each.

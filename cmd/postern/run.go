@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -40,7 +41,7 @@ func runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Serve the agents on this machine",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 	}
 	flags := map[string]*string{ // by setting
 		"API_HOST":    cmd.Flags().String("host", "", "address to listen on (API_HOST, default 127.0.0.1)"),
@@ -130,7 +131,9 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 		digest := secret.DigestOf(generated.Reveal())
 		s.Root = &digest
 	}
-	log := logger(s)
+	out := newLines(os.Stderr)
+	defer out.flush()
+	log := logger(out, s)
 	handler, err := handler(s, file, models, log)
 	if err != nil {
 		return err
@@ -231,11 +234,11 @@ func listen(s settings.Settings) (net.Listener, error) {
 }
 
 // logger writes JSON, or text for people where one is looking.
-func logger(s settings.Settings) *slog.Logger {
+func logger(w io.Writer, s settings.Settings) *slog.Logger {
 	if s.LogFormat == "text" || s.LogFormat == "" && terminal(os.Stderr) {
-		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: s.LogLevel}))
+		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: s.LogLevel}))
 	}
-	return api.NewLogger(os.Stderr, s.LogLevel)
+	return api.NewLogger(w, s.LogLevel)
 }
 
 // terminal reports whether f is one.

@@ -3,6 +3,7 @@ package agents
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -72,8 +73,11 @@ func (c *Chat) Handle(w http.ResponseWriter, r *http.Request, caller auth.Caller
 			err = run.take(event)
 		}
 		if err != nil {
-			return run.fail(failure(ctx, err))
+			return run.fail(r, failure(ctx, err))
 		}
+	}
+	if !run.done {
+		return run.fail(r, failure(ctx, errUnfinished))
 	}
 	return run.finish()
 }
@@ -96,6 +100,9 @@ func (c *Chat) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 	}
 	return context.WithDeadline(ctx, end)
 }
+
+// errUnfinished is the end of a stream that may have been cut.
+var errUnfinished = fmt.Errorf("%w: its stream ended without a stop", model.ErrFailed)
 
 // failure gives a model's error its public face.
 func failure(ctx context.Context, err error) error {
@@ -145,9 +152,6 @@ func (r *run) open() *api.Stream {
 }
 
 func (r *run) finish() error {
-	if !r.done {
-		return r.fail(api.Because(api.ModelFailed, errors.New("the model's stream ended without a stop")))
-	}
 	reply := chatReply{
 		Response:  r.text.String(),
 		Status:    "success",
@@ -163,13 +167,17 @@ func (r *run) finish() error {
 }
 
 // fail tells the caller of err: as the response, or as the last event of a
-// stream that has begun.
-func (r *run) fail(err error) error {
+// stream that has begun. Whatever breaks a stream after its caller has left, as
+// a write that fails does, is no failure of ours.
+func (r *run) fail(req *http.Request, err error) error {
 	if r.stream == nil {
 		return err
 	}
+	if left := req.Context().Err(); left != nil {
+		return left
+	}
 	if sent := r.stream.Send("error", api.ProblemOf(err, api.RequestID(r.w))); sent != nil {
-		return err // nobody is there to be told
+		return err
 	}
 	return api.Told(err)
 }

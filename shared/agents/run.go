@@ -29,7 +29,12 @@ func (m Models) Load(path, fallback string) (*File, error) {
 		if where == "" {
 			where = "MODEL"
 		}
-		return nil, fmt.Errorf("%s: there is no model provider %q; use %s", where, a.Model.Provider, strings.Join(slices.Sorted(maps.Keys(m)), ", "))
+		fault := fmt.Sprintf("there is no model provider %q", a.Model.Provider)
+		if a.Model.Provider == "openai" {
+			fault += ", which a bare name means"
+		}
+		return nil, fmt.Errorf("%s: %s; write a model of another: %s/<name>", where, fault,
+			strings.Join(slices.Sorted(maps.Keys(m)), "/<name>, "))
 	}
 	return f, nil
 }

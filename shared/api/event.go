@@ -54,31 +54,30 @@ func (e *event) write(log *slog.Logger, r *http.Request, status int) {
 	if !log.Enabled(ctx, level) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 12)
-	attrs = append(attrs,
+	now := time.Now()
+	line := slog.NewRecord(now, level, message, 0) // without the program counter, which costs a walk of the stack
+	line.AddAttrs(
 		slog.String("request_id", e.requestID),
 		slog.String("caller", e.caller),
 		slog.String("route", e.route),
 		slog.Int("status", status),
 		slog.String("decision", decision),
+		slog.String("ip", addressText(e.from)),
+		slog.Float64("ms", float64(now.Sub(e.start).Microseconds())/1000),
 	)
 	switch {
 	case refused:
-		attrs = append(attrs, slog.String("reason", string(reason)))
+		line.AddAttrs(slog.String("reason", string(reason)))
 		if log.Enabled(ctx, slog.LevelDebug) {
-			attrs = append(attrs, slog.Any("credential_headers", CredentialHeaders(r.Header)))
+			line.AddAttrs(slog.Any("credential_headers", CredentialHeaders(r.Header)))
 		}
 	case decision == "deny":
-		attrs = append(attrs, slog.String("reason", problems[public(e.err).Code].title))
+		line.AddAttrs(slog.String("reason", problems[public(e.err).Code].title))
 	}
-	attrs = append(attrs,
-		slog.String("ip", addressText(e.from)),
-		slog.Float64("ms", float64(time.Since(e.start).Microseconds())/1000),
-	)
 	if e.err != nil && outcome >= 500 {
-		attrs = append(attrs, slog.String("error", e.err.Error()))
+		line.AddAttrs(slog.String("error", e.err.Error()))
 	}
-	log.LogAttrs(ctx, level, message, attrs...)
+	log.Handler().Handle(ctx, line)
 }
 
 // RefusalMessage is the log's text for a refused credential.

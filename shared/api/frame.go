@@ -63,6 +63,14 @@ type Config struct {
 // bodyTimeout bounds how slowly a request's body may come in.
 const bodyTimeout = 30 * time.Second
 
+// The values of headers that are always the same. Nobody writes into a header's
+// values; they are replaced, or appended to by copying.
+var (
+	nosniff         = []string{"nosniff"}
+	noStore         = []string{"no-store"}
+	strictTransport = []string{"max-age=31536000"}
+)
+
 // frame is Config made ready.
 type frame struct {
 	Config
@@ -106,10 +114,10 @@ func (f *frame) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	h := w.Header()
 	h["X-Request-Id"] = []string{x.event.requestID}
-	h["X-Content-Type-Options"] = []string{"nosniff"}
-	h["Cache-Control"] = []string{"no-store"}
+	h["X-Content-Type-Options"] = nosniff
+	h["Cache-Control"] = noStore
 	if f.TLS {
-		h["Strict-Transport-Security"] = []string{"max-age=31536000"}
+		h["Strict-Transport-Security"] = strictTransport
 	}
 	f.cors.set(h, r.Header.Get("Origin"))
 

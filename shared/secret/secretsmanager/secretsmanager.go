@@ -87,9 +87,9 @@ func (s *Store) Read(ctx context.Context, stage string) (secret.Version, error) 
 	case errors.As(err, &missing) && stage != secret.Current:
 		return secret.Version{}, secret.ErrNoVersion
 	case err != nil:
-		return secret.Version{}, fmt.Errorf("Secrets Manager: %w", err)
+		return secret.Version{}, fmt.Errorf("asking Secrets Manager: %w", err)
 	case out.SecretString == nil:
-		return secret.Version{}, errors.New("Secrets Manager: the secret is binary: store the token as text")
+		return secret.Version{}, errors.New("the secret is binary: store the token as text")
 	}
 	return secret.Version{Value: secret.New(*out.SecretString), CreatedAt: aws.ToTime(out.CreatedDate)}, nil
 }

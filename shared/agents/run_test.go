@@ -1,0 +1,66 @@
+package agents_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"postern/shared/agents"
+	"postern/shared/model"
+)
+
+// P18: a model that nobody here can run stops the start, and the message names
+// the place and the cure.
+func TestModelsLoad(t *testing.T) {
+	const body = "agents:\n  judge: {role: r}\n"
+	for _, row := range []struct {
+		name, file, fallback string
+		want                 string // of the error; "": none
+	}{
+		{"the fallback's provider is there", body, "test/one", ""},
+		{"the file's provider is there", "llm: test/one\n" + body, "absent/x", ""},
+		{"the agent's provider is there", "agents:\n  judge: {role: r, llm: other/two}\n", "absent/x", ""},
+		{"the fallback's is not", body, "absent/x",
+			`MODEL: there is no model provider "absent"; write a model of another: other/<name>, test/<name>`},
+		{"a bare name is one of openai/, and the message says so", body, "test",
+			`MODEL: there is no model provider "openai", which a bare name means; write a model of another: other/<name>, test/<name>`},
+		{"the file's is not", "llm: absent/x\n" + body, "test/one",
+			`FILE:1: llm: there is no model provider "absent"; write a model of another: other/<name>, test/<name>`},
+		{"one agent's is not", body + "  clerk:\n    role: r\n    llm: gpt-4o\n", "test/one",
+			`FILE:5: agents.clerk.llm: there is no model provider "openai", which a bare name means; write a model of another: other/<name>, test/<name>`},
+		{"nothing else is looked at in a bad file", "agents:\n", "absent/x", `FILE:1: agents: `},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "agents.yaml")
+			if err := os.WriteFile(path, []byte(row.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f, err := agents.Models{"test": says(), "other": says()}.Load(path, row.fallback)
+			switch {
+			case row.want == "" && (err != nil || len(f.Agents) != 1):
+				t.Errorf("refused: %v", err)
+			case row.want != "" && (err == nil || f != nil):
+				t.Error("not refused")
+			case row.want != "" && !strings.HasPrefix(strings.ReplaceAll(err.Error(), path, "FILE"), row.want):
+				t.Errorf("got  %v\nwant %s", err, row.want)
+			}
+		})
+	}
+}
+
+// A provider that is missing after all is a backend that isn't there, for that
+// agent alone; nothing falls back to another model.
+func TestRunWithoutProvider(t *testing.T) {
+	n := 0
+	for event, err := range (agents.Models{"other": says("wrong model")}).Run(t.Context(), agents.Agent{Model: model.Name{Provider: "test", Name: "one"}}, "m") {
+		n++
+		if !errors.Is(err, model.ErrUnavailable) || event != (model.Event{}) {
+			t.Errorf("%+v, %v", event, err)
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d events, want one", n)
+	}
+}

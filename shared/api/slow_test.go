@@ -1,0 +1,189 @@
+package api_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postern/shared/api"
+	"postern/shared/auth"
+)
+
+// pipes is a network of net.Pipe, which tells time by the bubble's clock.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { close(p.done); return nil }
+func (p *pipes) Addr() net.Addr { return pipeAddr{} }
+
+func (p *pipes) dial() net.Conn {
+	client, server := net.Pipe()
+	p.conns <- server
+	return client
+}
+
+type pipeAddr struct{}
+
+func (pipeAddr) Network() string { return "pipe" }
+func (pipeAddr) String() string  { return "pipe" }
+
+// serve runs h on a server without timeouts of its own, for the test's time.
+func serve(t *testing.T, h http.Handler) *pipes {
+	network := &pipes{make(chan net.Conn), make(chan struct{})}
+	server := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0)}
+	go server.Serve(network)
+	t.Cleanup(func() { server.Close() })
+	return network
+}
+
+// P15: a sender that stalls is let go after 30 s, whether its body was wanted
+// or not. The connection is of no use to it afterwards.
+func TestSlowBodyIsCut(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name   string
+		door   error
+		status int
+	}{
+		{"a caller's", nil, 400},
+		{"a stranger's", auth.NoCredential, 401},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, behind(&guard{caller: auth.RootCaller(), err: row.door}),
+				handling("chat", func(_ http.ResponseWriter, r *http.Request, _ auth.Caller) error {
+					_, err := api.Decode[order](r)
+					return err
+				}))
+			conn := serve(t, s).dial()
+			defer conn.Close()
+			start := time.Now()
+			fmt.Fprint(conn, "POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n")
+			go func() {
+				for { // a byte every 5 s
+					if _, err := io.WriteString(conn, " "); err != nil {
+						return
+					}
+					time.Sleep(5 * time.Second)
+				}
+			}()
+			in := bufio.NewReader(conn)
+			response, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatalf("%s: %v", row.name, err)
+			}
+			if response.StatusCode != row.status {
+				t.Errorf("%s: status %d, want %d", row.name, response.StatusCode, row.status)
+			}
+			io.Copy(io.Discard, in) // until the server hangs up
+			if waited := time.Since(start); waited > 31*time.Second {
+				t.Errorf("%s: it took %v to let go, want 30 s", row.name, waited)
+			}
+			conn.Close()
+			time.Sleep(time.Minute) // the sender notices
+		})
+	}
+}
+
+// That deadline is the body's alone: a handler may take longer, and the
+// connection lives on.
+func TestBodyDeadlineIsTheBodysAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, handling("chat", func(w http.ResponseWriter, r *http.Request, _ auth.Caller) error {
+			if _, err := api.Decode[order](r); err != nil {
+				return err
+			}
+			select {
+			case <-r.Context().Done():
+				return context.Cause(r.Context())
+			case <-time.After(5 * time.Minute):
+				return api.WriteJSON(w, http.StatusOK, "at last")
+			}
+		}))
+		conn := serve(t, s).dial()
+		defer conn.Close()
+		in := bufio.NewReader(conn)
+		for i := range 2 {
+			fmt.Fprint(conn, "POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+			response, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatalf("request %d: %v", i+1, err)
+			}
+			body, err := io.ReadAll(response.Body)
+			if response.StatusCode != 200 || err != nil || string(body) != "\"at last\"\n" {
+				t.Errorf("request %d: %d %q %v", i+1, response.StatusCode, body, err)
+			}
+			time.Sleep(10 * time.Minute) // idle
+		}
+	})
+}
+
+// A stream in silence is kept alive, and its frames are whole JSON lines (I18).
+func TestStream(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := httptest.NewRecorder()
+		s := newSite(t, handling("health", func(w http.ResponseWriter, _ *http.Request, _ auth.Caller) error {
+			stream := api.OpenStream(w)
+			defer stream.Close()
+			if err := stream.Send("delta", map[string]string{"delta": "a\n\ndata: b\r<c>\u2028"}); err != nil {
+				return err
+			}
+			time.Sleep(31 * time.Second)
+			return stream.Send("done", 1)
+		}))
+		s.ServeHTTP(w, request("GET", "/health"))
+		time.Sleep(time.Minute) // nothing is written after the end
+		want := "event: delta\ndata: {\"delta\":\"a\\n\\ndata: b\\r<c>\\u2028\"}\n\n:\n\n:\n\nevent: done\ndata: 1\n\n"
+		if w.Body.String() != want {
+			t.Errorf("stream\n%q, want\n%q", w.Body, want)
+		}
+		if h := w.Header(); h.Get("Content-Type") != "text/event-stream" || h.Get("Cache-Control") != "no-store" || !w.Flushed {
+			t.Errorf("headers %v, flushed %v", h, w.Flushed)
+		}
+	})
+}
+
+func TestWantsStream(t *testing.T) {
+	t.Parallel()
+	for accept, want := range map[string]bool{
+		"":                                    false,
+		"*/*":                                 false,
+		"application/json":                    false,
+		"text/event-stream":                   true,
+		"Text/Event-Stream; q=1":              true,
+		"application/json, text/event-stream": true,
+		"text/event-streams":                  false,
+	} {
+		r := request("POST", "/chat")
+		if accept != "" {
+			r.Header["Accept"] = strings.Split(accept, "|")
+		}
+		if got := api.WantsStream(r); got != want {
+			t.Errorf("Accept %q: %v", accept, got)
+		}
+	}
+	if r := request("POST", "/chat", "Accept: application/json", "Accept: text/event-stream"); !api.WantsStream(r) {
+		t.Error("a second header is not read")
+	}
+}

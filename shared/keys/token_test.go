@@ -1,0 +1,74 @@
+package keys_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"postern/shared/keys"
+)
+
+const key = "postern_AAAAbbbb0000_" + "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG" + "hijklm"
+
+// TestHasForm: a key has its form whole or not at all, contract §2.
+func TestHasForm(t *testing.T) {
+	t.Parallel()
+	rows := []struct {
+		name, token string
+		want        bool
+	}{
+		{"an issued key", key, true},
+		{"an issued key with another checksum, which is not looked at here", key[:len(key)-6] + "000000", true},
+		{"nothing", "", false},
+		{"the prefix alone", "postern_", false},
+		{"a character less", key[:len(key)-1], false},
+		{"a character more", key + "0", false},
+		{"something before", "x" + key, false},
+		{"a newline after", key + "\n", false},
+		{"a newline before", "\n" + key, false},
+		{"a line of it among others", "x\n" + key + "\nx", false},
+		{"the prefix in capitals", "POSTERN_" + key[8:], false},
+		{"another prefix", "posterm_" + key[8:], false},
+		{"an id of 11", "postern_" + key[9:], false},
+		{"an id of 13", "postern_0" + key[8:], false},
+		{"the second line in another place", "postern_AAAAbbbb000_0" + key[21:], false},
+		{"a hyphen in the secret", key[:30] + "-" + key[31:], false},
+		{"a line in the secret", key[:30] + "_" + key[31:], false},
+		{"a letter beyond ASCII", key[:30] + "é" + key[32:], false},
+		{"a generated root token", "Zm9vYmFyMDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1ub3A", false},
+		{"two keys", key + key, false},
+	}
+	for _, row := range rows {
+		if got := keys.HasForm(row.token); got != row.want {
+			t.Errorf("%s has the form: %v", row.name, got)
+		}
+	}
+}
+
+// TestPatternFindsKeys: the published expression finds a key in a text, as
+// secret scanners use it.
+func TestPatternFindsKeys(t *testing.T) {
+	t.Parallel()
+	found := regexp.MustCompile(keys.Pattern).FindString("curl -H 'Authorization: Bearer " + key + "' https://example.com")
+	if found != key {
+		t.Errorf("found is %q", found)
+	}
+}
+
+// FuzzHasForm: what has the form is exactly as long as one, in base62.
+func FuzzHasForm(f *testing.F) {
+	f.Add(key)
+	f.Add("")
+	f.Add("postern_" + strings.Repeat("_", 62))
+	f.Fuzz(func(t *testing.T, token string) {
+		rest, prefixed := strings.CutPrefix(token, "postern_")
+		id, secret, parted := strings.Cut(rest, "_")
+		base62 := func(s string) bool {
+			return strings.Trim(s, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
+		}
+		want := prefixed && parted && len(id) == 12 && len(secret) == 43+6 && base62(id) && base62(secret)
+		if got := keys.HasForm(token); got != want {
+			t.Errorf("%q has the form: %v", token, got)
+		}
+	})
+}

@@ -1,0 +1,88 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"postern/shared/check"
+)
+
+// allowed are the response headers that may differ between the two sides, and
+// why. The README lists them for people (TestTheREADMEListsTheDifferences).
+var allowed = map[string]string{
+	"Strict-Transport-Security": "API Gateway is always TLS; locally with API_TLS_CERT",
+	"X-Amzn-Requestid":          "API Gateway's own",
+	"X-Amzn-Errortype":          "API Gateway's own, on its gateway responses",
+	"X-Amz-Apigw-Id":            "API Gateway's own",
+	"X-Amzn-Trace-Id":           "API Gateway's own",
+	"Date":                      "the moment",
+	"X-Request-Id":              "the request",
+	"Ratelimit":                 "the moment, and what was counted before",
+	"Retry-After":               "the moment",
+	"Content-Length":            "a matter of the transport; the bodies are compared",
+	"Transfer-Encoding":         "a matter of the transport; the bodies are compared",
+	"Connection":                "API Gateway owns its connections",
+}
+
+// differences compares two answers to one case.
+func differences(a, b *check.Response) []string {
+	var found []string
+	if a.Status != b.Status {
+		found = append(found, fmt.Sprintf("status %d here, %d on Lambda", a.Status, b.Status))
+	}
+	names := map[string]bool{}
+	for name := range a.Header {
+		names[name] = true
+	}
+	for name := range b.Header {
+		names[name] = true
+	}
+	for name := range names {
+		x, y := strings.Join(a.Header[name], "; "), strings.Join(b.Header[name], "; ")
+		if name == "Content-Type" && len(a.Body) == 0 && len(b.Body) == 0 {
+			continue // API Gateway gives one even to a 204
+		}
+		if _, free := allowed[name]; !free && x != y {
+			found = append(found, fmt.Sprintf("header %s: %q here, %q on Lambda", name, x, y))
+		}
+	}
+	slices.Sort(found)
+	if x, y := body(a), body(b); x != y {
+		found = append(found, fmt.Sprintf("body here:\n%s\non Lambda:\n%s", x, y))
+	}
+	return found
+}
+
+// body is a response's body without what belongs to one request: its id. JSON
+// is compared as such: gateway responses are laid out otherwise.
+func body(r *check.Response) string {
+	text := strings.ReplaceAll(string(r.Body), r.Header.Get("X-Request-Id"), "<request id>")
+	var v any
+	if json.Unmarshal([]byte(text), &v) != nil {
+		return text
+	}
+	canonical, _ := json.Marshal(v)
+	return string(canonical)
+}
+
+func TestTheREADMEListsTheDifferences(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, found := strings.Cut(string(readme), "## What differs on AWS")
+	if !found {
+		t.Fatal("the README has no section «What differs on AWS»")
+	}
+	list, _, _ = strings.Cut(list, "\n## ")
+	for _, name := range []string{"Strict-Transport-Security", "WWW-Authenticate", "X-Amzn-RequestId", "X-Amz-Apigw-Id", "X-Amzn-ErrorType", "Content-Type"} {
+		if !strings.Contains(strings.ToLower(list), strings.ToLower(name)) {
+			t.Errorf("the README's list of differences lacks %s", name)
+		}
+	}
+}

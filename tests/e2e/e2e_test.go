@@ -1,0 +1,264 @@
+// Package e2e_test runs Postern as its users do, whole: the compiled program on
+// this machine, and the compiled Lambdas behind the API of template.yaml, with
+// Secrets Manager's wire behind the real AWS SDK. The cases are package check's,
+// and both sides must give the same answers to them.
+package e2e_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"postern/shared/check"
+	"postern/shared/settings"
+	"postern/tests/gateway"
+	"postern/tests/lambdahost"
+	"postern/tests/secretsfake"
+)
+
+// token is the root token of every server here: a canary, see check.
+const token = "canary-7Qm4tZ0vX2kLw9RbYc3NdHs6FgUj1PeAoViT"
+
+// binaries is the folder with everything compiled for this machine.
+var binaries string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	var err error
+	if binaries, err = os.MkdirTemp("", "postern-e2e"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(binaries)
+	build := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", binaries+string(filepath.Separator),
+		"postern/authorizer", "postern/functions/agents", "postern/functions/chat", "postern/functions/health", "postern/cmd/postern")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%s%v\n", out, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// functions is where each Lambda of the template is compiled to.
+var functions = map[string]string{
+	"AuthorizerFunction": "authorizer",
+	"AgentsFunction":     "agents",
+	"ChatFunction":       "chat",
+	"HealthFunction":     "health",
+}
+
+// deployment is the Lambdas of one stack, behind its API.
+type deployment struct {
+	url    string
+	hosts  map[string]*lambdahost.Host
+	secret *secretsfake.Secret
+	store  *secretsfake.Server
+}
+
+// deploy runs the stack with parameters, and environment added to every
+// function's.
+func deploy(t *testing.T, parameters, environment map[string]string) *deployment {
+	t.Helper()
+	d := &deployment{hosts: map[string]*lambdahost.Host{}, store: secretsfake.Start(secretsfake.Config{})}
+	t.Cleanup(d.store.Close)
+	d.secret = d.store.Create("postern-root")
+	d.secret.Put(token)
+	api, err := gateway.Load("../../template.yaml", gateway.Deployment{
+		Parameters: parameters,
+		Values:     map[string]string{"TokenSecret": d.secret.ARN()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	invokers := map[string]gateway.Invoker{}
+	for id, folder := range functions {
+		overrides := map[string]string{"AWS_ENDPOINT_URL_SECRETS_MANAGER": d.store.URL}
+		for name, value := range environment {
+			overrides[name] = value
+		}
+		host, err := lambdahost.Start(lambdahost.Config{
+			Bootstrap:    filepath.Join(binaries, folder),
+			Env:          api.Functions[id].Env(overrides),
+			Dir:          "../..", // agents.yaml is in the package
+			FunctionName: id,
+			MemoryMB:     api.Functions[id].MemoryMB,
+			Timeout:      api.Functions[id].Timeout,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { host.Close() })
+		d.hosts[id], invokers[id] = host, host
+	}
+	g, err := gateway.New(gateway.Config{API: api, Invokers: invokers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(g)
+	t.Cleanup(server.Close)
+	d.url = server.URL + "/" + api.Stage
+	return d
+}
+
+// logs is what all functions wrote.
+func (d *deployment) logs() string {
+	var b strings.Builder
+	for _, host := range d.hosts {
+		b.WriteString(host.Logs())
+	}
+	return b.String()
+}
+
+// local is the program on this machine.
+type local struct {
+	url  string
+	logs func() string
+}
+
+// start runs `postern run` in an empty folder with the sample agents.
+func start(t *testing.T, environment map[string]string) *local {
+	t.Helper()
+	agents, err := filepath.Abs("../../agents.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(binaries, "postern"), "run", "--port", "0", "--agents", agents)
+	cmd.Dir = t.TempDir()
+	cmd.Env = []string{"API_TOKEN=" + token, "TRUSTED_PROXIES=127.0.0.1"}
+	for name, value := range environment {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Wait()
+		logs.Close()
+	})
+	lines := bufio.NewReader(stderr)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatalf("postern run ended before it listened")
+		}
+		logs.WriteString(line)
+		if _, url, found := strings.Cut(line, "listening on "); found {
+			go io.Copy(logs, lines)
+			return &local{strings.TrimSpace(url), func() string {
+				text, _ := os.ReadFile(logs.Name())
+				return string(text)
+			}}
+		}
+	}
+}
+
+// elsewhere lets each request come from another address, as the trusted proxy
+// that 127.0.0.1 is here: otherwise the flood guard would answer after 20
+// refusals. What a case itself claims stays to the left, where nobody believes
+// it.
+type elsewhere struct {
+	next http.RoundTripper
+	n    *atomic.Int32
+}
+
+func (e elsewhere) RoundTrip(r *http.Request) (*http.Response, error) {
+	n := e.n.Add(1)
+	r = r.Clone(r.Context())
+	r.Header.Add("X-Forwarded-For", fmt.Sprintf("198.51.%d.%d", 100+n/250, n%250))
+	return e.next.RoundTrip(r)
+}
+
+// client has no pool that outlives the test, and waits for nobody forever.
+func client(t *testing.T) *http.Client {
+	transport := &http.Transport{DisableCompression: true}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
+}
+
+// parameter finds the template's parameter for a setting, in the settings' own
+// table.
+func parameter(t *testing.T, setting string) string {
+	for _, s := range settings.All() {
+		if s.Name == setting {
+			if _, name, found := strings.Cut(s.AWS, "parameter "); found {
+				name, _, _ = strings.Cut(name, ",")
+				return name
+			}
+		}
+	}
+	t.Fatalf("setting %s has no parameter", setting)
+	return ""
+}
+
+// TestTheContractOnBothSides runs every case against the local server and
+// against the deployed Lambdas. Each answer must be the contract's, and the two
+// must be alike but for what the README lists (I24).
+func TestTheContractOnBothSides(t *testing.T) {
+	t.Parallel()
+	for _, suite := range check.Suites() {
+		t.Run(suite.Name, func(t *testing.T) {
+			t.Parallel()
+			parameters := map[string]string{}
+			for name, value := range suite.Settings {
+				parameters[parameter(t, name)] = value
+			}
+			cloud, here := deploy(t, parameters, nil), start(t, suite.Settings)
+			c := client(t)
+			onCloud := check.Target{URL: cloud.url, Token: token, Client: c}
+			onHere := check.Target{URL: here.url, Token: token, Client: &http.Client{Timeout: c.Timeout, Transport: elsewhere{c.Transport, new(atomic.Int32)}}}
+			for _, row := range suite.Cases {
+				a, faults := onHere.Run(t.Context(), row)
+				for _, f := range faults {
+					t.Errorf("%s\n  on this machine: %s", row.Name, f)
+				}
+				b, faults := onCloud.Run(t.Context(), row)
+				for _, f := range faults {
+					t.Errorf("%s\n  on Lambda: %s", row.Name, f)
+				}
+				if a == nil || b == nil {
+					continue
+				}
+				for _, f := range differences(a, b) {
+					t.Errorf("%s\n  the two sides differ: %s", row.Name, f)
+				}
+			}
+			for side, logs := range map[string]string{"local": here.logs(), "Lambda": cloud.logs()} {
+				if leak := leaked(logs); leak != "" {
+					t.Errorf("P4: the log of the %s side has %s in it", side, leak)
+				}
+			}
+			if v := cloud.store.Violations(); len(v) > 0 {
+				t.Errorf("calls to Secrets Manager: %v", v)
+			}
+		})
+	}
+}
+
+// run one case against a URL, and complain.
+func expect(t *testing.T, url string, row check.Case) {
+	t.Helper()
+	_, faults := check.Target{URL: url, Token: token, Client: client(t)}.Run(context.Background(), row)
+	for _, f := range faults {
+		t.Errorf("%s: %s", row.Name, f)
+	}
+}
