@@ -120,6 +120,9 @@ func decodeError(err error, into any) error {
 		return Fail(InvalidRequest, "There is more after the JSON object: send one object.")
 	}
 	if field, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
+		if len(field) > 80 {
+			field = "with that long name"
+		}
 		return Fail(InvalidRequest, "The field %s is not known here. Known: %s.", field, strings.Join(fieldsOf(into), ", "))
 	}
 	// The connection broke, or took too long: nobody reads the answer.
@@ -164,4 +167,7 @@ func fieldsOf(v any) []string {
 	return names
 }
 
-func seconds(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }
+// seconds rounds up: who waits that long has waited long enough.
+func seconds(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}

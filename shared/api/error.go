@@ -37,32 +37,32 @@ const (
 	codes // how many there are
 )
 
-// problem is a row of the error table: the status, the stable text to match on,
-// and what a caller is told to do where nobody knows better.
+// problem is a row of the error table.
 type problem struct {
 	status int
-	title  string
-	detail string
+	reason string // what the event line says of a denial; "": it is none
+	title  string // the stable text to match on
+	detail string // what to do, where nobody knows better
 }
 
 var problems = [codes]problem{
-	Internal:             {500, "Internal error", "Try again; if it goes on, report the request_id."},
-	Unauthenticated:      {401, "Invalid API key", "Send a valid token as 'Authorization: Bearer <token>' or 'X-API-Key: <token>'."},
-	AddressDenied:        {403, "Access denied from this IP address", "The operator allows certain addresses only."},
-	HostDenied:           {403, "Host not allowed", "Without authentication this server answers to localhost only: call it as http://localhost or http://127.0.0.1."},
-	ScopeMissing:         {403, "Insufficient scope", "Use a credential that holds the scope of this route."},
-	NotFound:             {404, "Not found", "Nothing answers here: check the path, the name and the id."},
-	MethodNotAllowed:     {405, "Method not allowed", "Use one of the methods in the Allow header."},
-	MessageRequired:      {400, "Message required", `Send {"message": "<text>"}: a string that is not blank.`},
-	InvalidRequest:       {400, "Invalid request", "Send a JSON object with the fields of this route."},
-	UnsupportedMediaType: {415, "Unsupported media type", "The body must be JSON: add -H 'Content-Type: application/json'."},
-	TooLarge:             {413, "Request too large", "A body may have 1 MiB, its message 256 KiB."},
-	RateLimited:          {429, "Rate limit exceeded", "Wait as long as Retry-After says."},
-	ModelFailed:          {502, "Model backend failed", "The language model answered with an error: try again later."},
-	ModelUnavailable:     {503, "Model backend unavailable", "The language model can't be reached or isn't configured: try again later."},
-	ModelTimeout:         {504, "Model backend timed out", "The language model took too long: try again, or ask for less."},
-	AuthUnavailable:      {503, "Authentication unavailable", "The credential can't be checked right now: try again."},
-	Unavailable:          {503, "Service unavailable", "Something this needs can't be reached right now: try again."},
+	Internal:             {500, "", "Internal error", "Try again; if it goes on, report the request_id."},
+	Unauthenticated:      {401, "credential", "Invalid API key", "Send a valid token as 'Authorization: Bearer <token>' or 'X-API-Key: <token>'."},
+	AddressDenied:        {403, "address", "Access denied from this IP address", "The operator allows certain addresses only."},
+	HostDenied:           {403, "host", "Host not allowed", "Without authentication this server answers to localhost only: call it as http://localhost or http://127.0.0.1."},
+	ScopeMissing:         {403, "scope", "Insufficient scope", "Use a credential that holds the scope of this route."},
+	NotFound:             {404, "", "Not found", "Nothing answers here: check the path, the name and the id."},
+	MethodNotAllowed:     {405, "", "Method not allowed", "Use one of the methods in the Allow header."},
+	MessageRequired:      {400, "", "Message required", `Send {"message": "<text>"}: a string that is not blank.`},
+	InvalidRequest:       {400, "", "Invalid request", "Send a JSON object with the fields of this route."},
+	UnsupportedMediaType: {415, "", "Unsupported media type", "The body must be JSON: add -H 'Content-Type: application/json'."},
+	TooLarge:             {413, "", "Request too large", "A body may have 1 MiB, its message 256 KiB."},
+	RateLimited:          {429, "rate_limit", "Rate limit exceeded", "Wait as long as Retry-After says."},
+	ModelFailed:          {502, "", "Model backend failed", "The language model answered with an error: try again later."},
+	ModelUnavailable:     {503, "", "Model backend unavailable", "The language model can't be reached or isn't configured: try again later."},
+	ModelTimeout:         {504, "", "Model backend timed out", "The language model took too long: try again, or ask for less."},
+	AuthUnavailable:      {503, "unavailable", "Authentication unavailable", "The credential can't be checked right now: try again."},
+	Unavailable:          {503, "unavailable", "Service unavailable", "Something this needs can't be reached right now: try again."},
 }
 
 // elizaMessage is the sentence that ElizaOS' clients match on.

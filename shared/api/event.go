@@ -18,38 +18,42 @@ type event struct {
 	caller    string
 	route     string
 	err       error
-	broken    bool // err came when the response had begun: its status tells nothing
+	broken    bool // err came when the response had begun: it must not end as if whole
 }
 
-// write logs e for a response of that status. A refused credential is a line of
-// its own wording, which ElizaOS' operators search for. What the flood guard
-// refuses is logged at debug only: a line for each would cost us more than the
-// request costs its sender.
+// write logs e for a response of that status. What went wrong counts for more
+// than the status, which may have been sent before.
+//
+// A refused credential is a line of its own wording, which ElizaOS' operators
+// search for. What the flood guard refuses is logged at debug only: a line for
+// each would cost us more than the request costs its sender.
 func (e *event) write(log *slog.Logger, r *http.Request, status int) {
-	level, message, decision := slog.LevelInfo, "request", "allow"
-	var reason auth.Reason
-	refused := errors.As(e.err, &reason)
-	outcome := status
-	if errors.As(e.err, new(told)) { // a stream broke off: its status was sent before
-		outcome = problems[public(e.err).Code].status
-	}
-	if e.broken && !gone(r, e.err) {
-		outcome = http.StatusInternalServerError
-	}
+	var fault problem
 	switch {
-	case refused && outcome == http.StatusTooManyRequests:
-		level, message, decision = slog.LevelDebug, "request refused", "deny"
-	case refused:
-		level, decision = slog.LevelWarn, "deny"
-		message = RefusalMessage(e.from)
-	case outcome == http.StatusForbidden || outcome == http.StatusTooManyRequests:
+	case e.err == nil || gone(r, e.err):
+	case e.broken:
+		fault = problems[Internal]
+	default:
+		fault = problems[public(e.err).Code]
+	}
+	level, message, decision := slog.LevelInfo, "request", "allow"
+	if fault.reason != "" {
 		level, message, decision = slog.LevelWarn, "request refused", "deny"
-	case outcome >= 500:
+	}
+	if fault.status >= 500 {
 		level, message = slog.LevelError, "request failed"
-		if public(e.err).Code == AuthUnavailable {
-			decision = "deny" // closed, through no fault of the caller's
+	}
+	reason := fault.reason
+	var refused auth.Reason
+	if errors.As(e.err, &refused) {
+		reason = string(refused)
+		if fault.status == http.StatusTooManyRequests {
+			level = slog.LevelDebug
+		} else {
+			message = RefusalMessage(e.from)
 		}
 	}
+
 	ctx := r.Context()
 	if !log.Enabled(ctx, level) {
 		return
@@ -62,19 +66,14 @@ func (e *event) write(log *slog.Logger, r *http.Request, status int) {
 		slog.String("route", e.route),
 		slog.Int("status", status),
 		slog.String("decision", decision),
-		slog.String("ip", addressText(e.from)),
+		slog.String("reason", reason),
+		slog.String("ip", AddressText(e.from)),
 		slog.Float64("ms", float64(now.Sub(e.start).Microseconds())/1000),
 	)
-	switch {
-	case refused:
-		line.AddAttrs(slog.String("reason", string(reason)))
-		if log.Enabled(ctx, slog.LevelDebug) {
-			line.AddAttrs(slog.Any("credential_headers", CredentialHeaders(r.Header)))
-		}
-	case decision == "deny":
-		line.AddAttrs(slog.String("reason", problems[public(e.err).Code].title))
+	if refused != "" && log.Enabled(ctx, slog.LevelDebug) {
+		line.AddAttrs(slog.Any("credential_headers", CredentialHeaders(r.Header)))
 	}
-	if e.err != nil && outcome >= 500 {
+	if fault.status >= 500 {
 		line.AddAttrs(slog.String("error", e.err.Error()))
 	}
 	log.Handler().Handle(ctx, line)
@@ -82,7 +81,7 @@ func (e *event) write(log *slog.Logger, r *http.Request, status int) {
 
 // RefusalMessage is the log's text for a refused credential.
 func RefusalMessage(from netip.Addr) string {
-	return "Unauthorized access attempt: Missing or invalid X-API-KEY from " + addressText(from)
+	return "Unauthorized access attempt: Missing or invalid X-API-KEY from " + AddressText(from)
 }
 
 // CredentialHeaders lists which headers that carry credentials are there, by
@@ -97,7 +96,8 @@ func CredentialHeaders(h http.Header) []string {
 	return names
 }
 
-func addressText(a netip.Addr) string {
+// AddressText is an address as log lines have it.
+func AddressText(a netip.Addr) string {
 	if !a.IsValid() {
 		return "unknown"
 	}

@@ -66,24 +66,27 @@ func (c Caller) MayUse(agent string) bool {
 }
 
 // RootCaller is the holder of the root token. It holds every scope.
-func RootCaller() Caller { return Caller{ID: "root", Kind: Root, Scopes: everyScope()} }
+func RootCaller() Caller { return Caller{ID: "root", Kind: Root, Scopes: everyScope} }
 
 // AdminCaller is the holder of ADMIN_API_KEY. It holds every scope.
-func AdminCaller() Caller { return Caller{ID: "admin", Kind: AdminKey, Scopes: everyScope()} }
+func AdminCaller() Caller { return Caller{ID: "admin", Kind: AdminKey, Scopes: everyScope} }
 
 // ClientCaller is the holder of one of VALID_API_KEYS, told apart by its
 // digest and not by its place in the list, which may be edited.
 func ClientCaller(d secret.Digest) Caller {
-	return Caller{ID: "client-" + d.Label(), Kind: Client, Scopes: userScopes()}
+	return Caller{ID: "client-" + d.Label(), Kind: Client, Scopes: userScopes}
 }
 
 // AnonymousCaller is everybody where authentication is disabled.
 func AnonymousCaller() Caller {
-	return Caller{ID: "anonymous", Kind: Anonymous, Scopes: userScopes()}
+	return Caller{ID: "anonymous", Kind: Anonymous, Scopes: userScopes}
 }
 
-func everyScope() []route.Scope { return []route.Scope{route.AgentsRead, route.Chat, route.Admin} }
-func userScopes() []route.Scope { return []route.Scope{route.AgentsRead, route.Chat} }
+// The scopes of configured callers, which share them; nobody writes into them.
+var (
+	everyScope = []route.Scope{route.AgentsRead, route.Chat, route.Admin}
+	userScopes = []route.Scope{route.AgentsRead, route.Chat}
+)
 
 // Reason is why a credential was refused. It is an error, for errors.As; its
 // text goes to the log and never to the caller.

@@ -25,6 +25,7 @@ var seed = flag.Uint64("seed", 0, "run TestRotatingSchedules with this seed alon
 //	             less than a cache time ago
 //	wrong        the token is not valid, or is younger than 10 s
 //	unavailable  the vault was unwell less than 10 s ago
+//	either       not a valid token that was told less than 15 minutes ago
 //
 // A second kind of schedule steps the wall clock back as well; there ages
 // have no meaning in truth, and only the promises about allowing are checked.
@@ -265,7 +266,12 @@ func (w *schedule) verify(token string) {
 	w.log("verify %.20q: %v, %v", token, ok, err)
 
 	from, until := w.lifetime(token)
+	told, ever := w.told.at[token]
+	known := ever && end.Sub(told) < maxStale && (w.told.complete == nil || w.told.complete[token])
 	valid := !start.Before(from) && end.Before(until) && !from.IsZero()
+	if !ok && valid && known && !w.stepsBack {
+		w.Errorf("%q is not allowed, though it is valid and was told %s ago", token, end.Sub(told))
+	}
 	switch {
 	case ok:
 		w.Allowed++

@@ -45,11 +45,19 @@ type invocation struct {
 	id       string
 	payload  []byte
 	result   chan *Result // buffered for the one result
-	finished func()       // frees the environment; called once, after the answer
+	finished func()       // frees the environment; called once, by who knows that the answer is whole
 	handed   time.Time
 	init     time.Duration
 }
 
+// answer frees the environment and delivers the whole answer, in this order, so
+// that whoever got it finds a warm environment.
+func (i *invocation) answer(r *Result) {
+	i.finished()
+	i.deliver(r)
+}
+
+// deliver hands out an answer of which more may follow.
 func (i *invocation) deliver(r *Result) {
 	r.RequestID, r.Init = i.id, i.init
 	if !i.handed.IsZero() {
@@ -122,8 +130,7 @@ func (e *environment) wait() {
 	close(e.exited)
 	e.mu.Unlock()
 	if left != nil {
-		left.deliver(&Result{Err: e.failure(left.id)})
-		left.finished()
+		left.answer(&Result{Err: e.failure(left.id)})
 	}
 }
 

@@ -227,8 +227,7 @@ func (h *Host) handOut(ctx context.Context, inv *invocation) error {
 			if e.wasReady() {
 				continue // it ended after its last answer; nobody is to blame now
 			}
-			inv.deliver(&Result{Err: e.failure(inv.id)})
-			inv.finished()
+			inv.answer(&Result{Err: e.failure(inv.id)})
 			return nil
 		case <-ctx.Done():
 			h.keep(e)

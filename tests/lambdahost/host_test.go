@@ -118,8 +118,8 @@ func newGate(t testing.TB) *gate {
 // open sends an invocation through g, from a goroutine of the test.
 func open(t *testing.T, h *lambdahost.Host, g *gate) {
 	r, err := h.Invoke(t.Context(), fmt.Appendf(nil, `{"do":"wait","gate":%q}`, g.URL))
-	if err != nil || r.Err != nil {
-		t.Errorf("waiting at the gate: %v, %v", err, r)
+	if err != nil || string(r.Payload) != `"opened"` {
+		t.Errorf("waiting at the gate: %v, %+v", err, r)
 	}
 }
 
@@ -155,6 +155,7 @@ func TestAFailureIsTheFunctionsAnswer(t *testing.T) {
 		{"a panic is reported and ends the process", event{Do: "panic", Text: "oh"}, "string", "oh", true},
 		{"an exit is an exit error and ends the process", event{Do: "exit"}, "Runtime.ExitError", "exit status 4", true},
 		{"a reply above 6 MB is refused and ends the process", event{Do: "large"}, "Function.ResponseSizeTooLarge", "6291556 bytes", true},
+		{"metadata above 16 KB are no reply", event{Do: "long prelude"}, "Runtime.InvalidPrelude", "16384 bytes", false},
 		{"a stream without metadata is no reply", event{Do: "no prelude"}, "Runtime.InvalidPrelude", "ended before", false},
 	}
 	for _, tt := range tests {
@@ -187,6 +188,48 @@ func TestATimeoutEndsTheEnvironment(t *testing.T) {
 	if pidOf(t, h) == before {
 		t.Error("the process that timed out still serves")
 	}
+}
+
+func TestAnEnvironmentThatRestsDoesNotTimeOut(t *testing.T) {
+	t.Parallel()
+	h := start(t, lambdahost.Config{Timeout: 300 * time.Millisecond})
+	before := pidOf(t, h)
+	time.Sleep(400 * time.Millisecond) // past the deadline of the invocation that ended
+	if pidOf(t, h) != before {
+		t.Error("the process ended at the deadline of an invocation that it had answered")
+	}
+}
+
+func TestOnlyTheInvocationThatRunsCanBeAnswered(t *testing.T) {
+	t.Parallel()
+	h, g := start(t, lambdahost.Config{}), newGate(t)
+	var env []string
+	if err := json.Unmarshal(invoke(t, h, event{Do: "env"}).Payload, &env); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(env, func(v string) bool { return strings.HasPrefix(v, "AWS_LAMBDA_RUNTIME_API=127.0.0.1:") })
+	if i < 0 {
+		t.Fatalf("no Runtime API on loopback in %v", env)
+	}
+	api := strings.TrimPrefix(env[i], "AWS_LAMBDA_RUNTIME_API=")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		open(t, h, g)
+	}()
+	<-g.reached
+	for _, path := range []string{"/response", "/error"} {
+		reply, err := http.Post("http://"+api+"/2018-06-01/runtime/invocation/another"+path, "application/json", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply.Body.Close()
+		if reply.StatusCode != http.StatusBadRequest {
+			t.Errorf("an unknown id's %s is taken with %d", path, reply.StatusCode)
+		}
+	}
+	close(g.open)
+	<-done
 }
 
 func TestTheFunctionSeesItsDeadline(t *testing.T) {
@@ -315,22 +358,18 @@ func TestAReaderWhoLeavesDoesNotStopTheFunction(t *testing.T) {
 
 func TestACallerWhoLeavesDoesNotStopTheFunction(t *testing.T) {
 	t.Parallel()
-	for _, do := range []string{"wait", "stream"} {
+	for _, do := range []string{"wait", "stream late"} {
 		t.Run(do, func(t *testing.T) {
 			t.Parallel()
-			h, g := start(t, lambdahost.Config{}), newGate(t)
+			h, g := start(t, lambdahost.Config{Timeout: 5 * time.Second}), newGate(t)
 			before := pidOf(t, h)
-			if do == "wait" {
-				ctx, leave := context.WithCancel(t.Context())
-				go func() {
-					<-g.reached
-					leave()
-				}()
-				if _, err := h.Invoke(ctx, fmt.Appendf(nil, `{"do":"wait","gate":%q}`, g.URL)); !errors.Is(err, context.Canceled) {
-					t.Fatalf("error = %v, want that the caller left", err)
-				}
-			} else {
-				invoke(t, h, event{Do: do, Gate: g.URL}).Stream.Body.Close()
+			ctx, leave := context.WithCancel(t.Context())
+			go func() {
+				<-g.reached
+				leave()
+			}()
+			if _, err := h.Invoke(ctx, fmt.Appendf(nil, `{"do":%q,"gate":%q}`, do, g.URL)); !errors.Is(err, context.Canceled) {
+				t.Fatalf("error = %v, want that the caller left", err)
 			}
 			close(g.open)
 			if pidOf(t, h) != before {

@@ -39,8 +39,7 @@ func (e *environment) serveNext(w http.ResponseWriter, r *http.Request) {
 	select {
 	case inv := <-e.events:
 		if !e.accept(inv) {
-			inv.deliver(&Result{Err: e.failure(inv.id)})
-			inv.finished()
+			inv.answer(&Result{Err: e.failure(inv.id)})
 			return
 		}
 		header := w.Header()
@@ -62,7 +61,6 @@ func (e *environment) serveResponse(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "InvalidRequestID", "Invalid request ID")
 		return
 	}
-	defer inv.finished()
 	if media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); media == streamedType {
 		e.receiveStream(w, r, inv)
 		return
@@ -71,18 +69,18 @@ func (e *environment) serveResponse(w http.ResponseWriter, r *http.Request) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		inv.deliver(&Result{Err: &FunctionError{
+		inv.answer(&Result{Err: &FunctionError{
 			Type:    "Function.ResponseSizeTooLarge",
 			Message: fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", MaxPayload),
 		}})
 		refuse(w, http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", "Exceeded maximum allowed payload size")
 	case err != nil:
-		inv.deliver(&Result{Err: e.broken(inv)})
+		inv.answer(&Result{Err: e.broken(inv)})
 	case r.Trailer.Get(errorTypeTrailer) != "":
-		inv.deliver(&Result{Err: trailerError(r.Trailer)})
+		inv.answer(&Result{Err: trailerError(r.Trailer)})
 		accepted(w)
 	default:
-		inv.deliver(&Result{Payload: payload})
+		inv.answer(&Result{Payload: payload})
 		accepted(w)
 	}
 }
@@ -93,7 +91,7 @@ func (e *environment) receiveStream(w http.ResponseWriter, r *http.Request, inv 
 	metadata, rest, err := readPrelude(r.Body)
 	switch {
 	case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errPreludeTooLong):
-		inv.deliver(&Result{Err: e.broken(inv)})
+		inv.answer(&Result{Err: e.broken(inv)})
 		return
 	case err != nil:
 		io.Copy(io.Discard, r.Body)
@@ -101,7 +99,7 @@ func (e *environment) receiveStream(w http.ResponseWriter, r *http.Request, inv 
 		if failure == nil {
 			failure = &FunctionError{Type: "Runtime.InvalidPrelude", Message: err.Error()}
 		}
-		inv.deliver(&Result{Err: failure})
+		inv.answer(&Result{Err: failure})
 		accepted(w)
 		return
 	}
@@ -111,16 +109,15 @@ func (e *environment) receiveStream(w http.ResponseWriter, r *http.Request, inv 
 	if len(rest) > 0 {
 		writer.Write(rest)
 	}
+	var end error // nil: the reader gets io.EOF
 	if err := copyAll(writer, r.Body); err != nil {
-		writer.CloseWithError(e.broken(inv))
-		return
+		end = e.broken(inv)
+	} else if failure := trailerError(r.Trailer); failure != nil {
+		end = failure
 	}
-	if failure := trailerError(r.Trailer); failure != nil {
-		writer.CloseWithError(failure)
-	} else {
-		writer.Close()
-	}
-	accepted(w)
+	inv.finished()
+	writer.CloseWithError(end)
+	accepted(w) // nobody hears it if the process is gone
 }
 
 var errPreludeTooLong = fmt.Errorf("no eight NUL bytes within the first %d bytes of the reply", maxPrelude)
@@ -184,12 +181,11 @@ func (e *environment) serveError(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "InvalidRequestID", "Invalid request ID")
 		return
 	}
-	defer inv.finished()
 	failure, err := readFailure(w, r)
 	if err != nil {
 		failure = e.broken(inv)
 	}
-	inv.deliver(&Result{Err: failure})
+	inv.answer(&Result{Err: failure})
 	accepted(w)
 }
 

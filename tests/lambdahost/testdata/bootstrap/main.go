@@ -59,13 +59,17 @@ func handle(ctx context.Context, r request) (any, error) {
 	case "no prelude":
 		return raw{strings.NewReader("no metadata here")}, nil
 	}
+	headers := map[string]string{"Content-Type": "text/plain"}
+	switch r.Do {
+	case "stream late":
+		await(r.Gate)
+		r.Gate = ""
+	case "long prelude":
+		headers["X-Long"] = strings.Repeat("x", 20<<10)
+	}
 	body, writer := io.Pipe()
 	go stream(writer, r)
-	return &events.APIGatewayProxyStreamingResponse{
-		StatusCode: 201,
-		Headers:    map[string]string{"Content-Type": "text/plain"},
-		Body:       body,
-	}, nil
+	return &events.APIGatewayProxyStreamingResponse{StatusCode: 201, Headers: headers, Body: body}, nil
 }
 
 func stream(to *io.PipeWriter, r request) {
