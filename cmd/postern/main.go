@@ -25,10 +25,6 @@ func main() { os.Exit(run()) }
 
 // run is main with an exit status, for the transcripts in testdata.
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-
 	root := &cobra.Command{
 		Use:           "postern",
 		Short:         "The guarded door for AI agents",
@@ -42,13 +38,27 @@ func run() int {
 		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
 	})
 	root.AddCommand(runCommand(), initCommand(), bundleCommand())
-	if err := root.ExecuteContext(ctx); err != nil {
+	if err := root.ExecuteContext(untilSignal()); err != nil {
 		for _, line := range faults(err) {
 			fmt.Fprintln(os.Stderr, "postern: "+line)
 		}
 		return 1
 	}
 	return 0
+}
+
+// untilSignal is a context that ends at the first SIGINT or SIGTERM. When it has
+// ended, signals do again what they do by default: a second one ends the process.
+func untilSignal() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		signal.Stop(signals)
+		cancel()
+	}()
+	return ctx
 }
 
 // noArguments refuses words where only flags or a command can stand.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"flag"
+	"iter"
 	"os"
 	"os/signal"
 	"strings"
@@ -15,8 +16,6 @@ import (
 	"postern/shared/agents"
 	"postern/shared/model"
 	"postern/shared/settings"
-
-	"iter"
 )
 
 var update = flag.Bool("update", false, "rewrite the files that transcripts compare with")
@@ -30,15 +29,12 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// runSlowly is `postern run` with the model slow/tide, signals wired as in run.
+// runSlowly is `postern run` with the model slow/tide.
 func runSlowly() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop)
 	models := agents.Models{"slow": newTide()}
 	s, file, err := configure(map[string]settings.Entry{}, models)
 	if err == nil {
-		err = serve(ctx, s, file, models)
+		err = serve(untilSignal(), s, file, models)
 	}
 	if err != nil {
 		os.Stderr.WriteString("slow-postern: " + strings.Join(faults(err), "\n") + "\n")
@@ -82,12 +78,14 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		UpdateScripts:       *update,
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("API_PORT", "0") // so that servers don't meet
+			env.Setenv("API_PORT", "0")                // so that servers don't meet
+			env.Setenv("GORACE", "atexit_sleep_ms=10") // a second a process otherwise, under -race
+			env.Values[serverKey{}] = new(*server)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve":       serveCommand,
-			"stop":        stopCommand,
+			"shutdown":    shutdownCommand,
 			"http":        httpCommand,
 			"occupy":      occupyCommand,
 			"certificate": certificateCommand,

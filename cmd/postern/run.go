@@ -35,6 +35,8 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 16 << 10 // bytes; API Gateway takes 10,240
+
+	stopMargin = 5 * time.Second // beyond CHAT_TIMEOUT, for the last words of a chat that used it up
 )
 
 func runCommand() *cobra.Command {
@@ -160,9 +162,12 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 	case <-ctx.Done():
 	}
 	fmt.Fprintln(os.Stderr, "[postern] stopping: finishing what is running (a second signal stops at once)")
-	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ChatTimeout)
+	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ChatTimeout+stopMargin)
 	defer cancel()
-	return server.Shutdown(finish)
+	if err := server.Shutdown(finish); err != nil {
+		return fmt.Errorf("stopped before every request was finished: %w", err)
+	}
+	return nil
 }
 
 // handler joins everything that one machine serves.

@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"postern/shared/settings"
 )
 
 // server is a process that serves.
@@ -150,7 +152,7 @@ func startFor(t testing.TB, files map[string]string, env []string, program strin
 	if cover := os.Getenv("GOCOVERDIR"); cover != "" {
 		env = append(env, "GOCOVERDIR="+cover)
 	}
-	s, err := start(dir, append(env, "API_PORT=0"), program, args...)
+	s, err := start(dir, append(env, "API_PORT=0", "GORACE=atexit_sleep_ms=10"), program, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,46 +162,42 @@ func startFor(t testing.TB, files map[string]string, env []string, program strin
 
 // The transcripts' commands.
 
-type runningKey struct{}
+// serverKey is where a script keeps the server that it runs, a **server.
+type serverKey struct{}
 
-// serve [args...] starts `postern run` and sets URL and TOKEN.
+// serve [args...] starts `postern run`, and sets URL and, if one is generated,
+// KEY to its token.
 func serveCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		ts.Fatalf("use `! exec postern run`")
 	}
 	env := []string{}
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR", "GORACE"} {
 		env = append(env, name+"="+ts.Getenv(name))
 	}
-	for _, name := range settingNames() {
-		if v := ts.Getenv(name); v != "" {
-			env = append(env, name+"="+v)
+	for _, row := range settings.All() {
+		for _, name := range row.Names() {
+			if v := ts.Getenv(name); v != "" {
+				env = append(env, name+"="+v)
+			}
 		}
 	}
 	s, err := start(ts.MkAbs("."), env, "postern", append([]string{"run"}, args...)...)
 	ts.Check(err)
 	ts.Defer(s.kill)
 	ts.Setenv("URL", s.URL)
-	ts.Setenv("TOKEN", s.Token)
-	servers.Store(ts, s)
+	ts.Setenv("KEY", s.Token)
+	*ts.Value(serverKey{}).(**server) = s
 }
 
-// servers is the server that each script has running.
-var servers sync.Map
-
-func running(ts *testscript.TestScript) *server {
-	s, ok := servers.Load(ts)
-	if !ok {
+// shutdown ends the server by SIGTERM, which must succeed. What it wrote is then in
+// stdout and stderr; the file server.txt is stderr with URL and TOKEN where they
+// stand, which are others each time.
+func shutdownCommand(ts *testscript.TestScript, _ bool, _ []string) {
+	s := *ts.Value(serverKey{}).(**server)
+	if s == nil {
 		ts.Fatalf("no server runs")
 	}
-	return s.(*server)
-}
-
-// stop ends the server by SIGTERM, which must succeed. What it wrote is then in
-// stdout and stderr; the file server.txt is stderr with URL and TOKEN in place
-// of what is another each time.
-func stopCommand(ts *testscript.TestScript, _ bool, _ []string) {
-	s := running(ts)
 	ts.Check(s.cmd.Process.Signal(syscall.SIGTERM))
 	state, err := s.end()
 	ts.Check(err)
@@ -234,10 +232,14 @@ func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	for _, h := range headers {
 		name, value, _ := strings.Cut(h, ":")
-		if name == "Host" {
+		switch name {
+		case "Host":
 			r.Host = value
+		case "Content-Type":
+			r.Header.Set(name, value)
+		default:
+			r.Header.Add(name, value)
 		}
-		r.Header.Add(name, strings.TrimSpace(value))
 	}
 	transport := &http.Transport{DisableKeepAlives: true}
 	if file := ts.Getenv("CERT"); file != "" {

@@ -134,8 +134,7 @@ func configured(n int) (s *auth.Configured, tokens []string) {
 }
 
 // TestConfiguredFindsEach: first, last and all between match, each with its own
-// caller. That all are compared whatever matched (P3) is by construction; this
-// shows that neither end is special.
+// caller: neither end is special, P3.
 func TestConfiguredFindsEach(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, 2, 7, 100} {
@@ -163,6 +162,19 @@ func TestConfiguredFindsEach(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestConfiguredStopsAtNone: one token twice, which the settings refuse, is the
+// one case where it shows that a match doesn't end the comparing, P3.
+func TestConfiguredStopsAtNone(t *testing.T) {
+	t.Parallel()
+	s := &auth.Configured{}
+	s.Add(secret.DigestOf(token), auth.AdminCaller())
+	s.Add(secret.DigestOf(token), auth.ClientCaller(secret.DigestOf(token)))
+	c, err := s.Verify(t.Context(), token)
+	if err != nil || c.Kind != auth.Client {
+		t.Errorf("the comparing ended at %q, %v", c.ID, err)
 	}
 }
 

@@ -228,7 +228,7 @@ func TestHourlyAsksForTheCaller(t *testing.T) {
 // requests are admitted, each seeing a Remaining of its own.
 func TestExactUnderConcurrency(t *testing.T) {
 	t.Parallel()
-	const goroutines, each, max = 64, 50, 1000
+	const goroutines, each, max = 64, 1000, 32_000
 	store := &limit.Memory{}
 	var admitted, refused atomic.Int64
 	remaining := make([]atomic.Int64, max)

@@ -45,20 +45,20 @@ func took(want time.Duration) act {
 
 func rotate(token string) act { return func(s *story) { s.rotate(token) } }
 
-func fail(stages ...string) act { return func(s *story) { s.break_(down, stages...) } }
+func fail(stages ...string) act { return func(s *story) { s.disturb(down, stages...) } }
 
-func hang(stages ...string) act { return func(s *story) { s.break_(s.hung, stages...) } }
+func hang(stages ...string) act { return func(s *story) { s.disturb(s.hung, stages...) } }
 
-func heal(s *story) { s.break_(nil) }
+func heal(s *story) { s.disturb(nil) }
 
 func serve(text string, stages ...string) act {
-	return func(s *story) { s.break_(serving(text), stages...) }
+	return func(s *story) { s.disturb(serving(text), stages...) }
 }
 
 // failOnce fails the next read of stage and none after it.
 func failOnce(stage string) act {
 	return func(s *story) {
-		s.break_(func(string, error) (string, error) { s.faults[stage] = nil; return "", errDown }, stage)
+		s.disturb(func(string, error) (string, error) { s.faults[stage] = nil; return "", errDown }, stage)
 	}
 }
 
@@ -171,7 +171,7 @@ func TestRotating(t *testing.T) {
 		{name: "the token before the previous one is refused though the store still has it",
 			acts: []act{rotate("two"), rotate("three"), refused("one"), accepted("two"), accepted("three")}},
 		{name: "a rotation between the two calls of a refresh is seen by the next",
-			acts: []act{rotate("two"), func(s *story) { s.break_(s.rotatedMeanwhile("three", secret.Current), secret.Current) },
+			acts: []act{rotate("two"), func(s *story) { s.disturb(s.rotatedMeanwhile("three", secret.Current), secret.Current) },
 				accepted("two"), wait(10 * sec), accepted("three"), accepted("two"), refused("one")}},
 		{name: "moving AWSCURRENT back to an old version leaves that one alone",
 			acts: []act{rotate("two"), accepted("two"), func(s *story) {
@@ -183,7 +183,7 @@ func TestRotating(t *testing.T) {
 			acts: []act{rotate("two"), wait(-time.Hour), accepted("two"), accepted("one")}},
 
 		{name: "the cache time runs from the read of AWSCURRENT, however long AWSPREVIOUS took",
-			acts: []act{rotate("two"), func(s *story) { s.break_(s.slow, secret.Previous) }, accepted("two"), took(sec - ns), calls(2),
+			acts: []act{rotate("two"), func(s *story) { s.disturb(s.slow, secret.Previous) }, accepted("two"), took(sec - ns), calls(2),
 				wait(cacheFor - sec), accepted("two"), calls(0), wait(ns), accepted("two"), calls(2)}},
 
 		// The form of the secret, I5 and P1.
@@ -272,7 +272,7 @@ func TestRotating(t *testing.T) {
 		{name: "a clock that steps back doesn't wait for a pause to end in the future",
 			acts: []act{accepted("one"), rotate("two"), wait(-time.Hour), accepted("two"), wait(10 * sec), refused("x"), calls(5)}},
 		{name: "a clock that steps back to before the end of the read makes its result unknowable, not wrong",
-			acts: []act{func(s *story) { s.break_(s.slow) }, accepted("one"), wait(-ns), unavailable("one"), calls(1), wait(ns), accepted("one"), calls(0)}},
+			acts: []act{func(s *story) { s.disturb(s.slow) }, accepted("one"), wait(-ns), unavailable("one"), calls(1), wait(ns), accepted("one"), calls(0)}},
 		{name: "a clock that steps back carries nothing over",
 			acts: []act{rotate("two"), accepted("one"), fail(secret.Previous), wait(-time.Hour), accepted("two"), unavailable("one")}},
 		{name: "a clock that leaps forward (a frozen Lambda) ends every age",
@@ -356,7 +356,7 @@ func TestRotatingErrorsSayWhatToDo(t *testing.T) {
 			t.Parallel()
 			v := newVault()
 			v.rotate("two")
-			v.break_(row.fault, row.stage)
+			v.disturb(row.fault, row.stage)
 			token := secret.NewRotating(secret.Config{Store: v, Now: v.clock.Now, CacheFor: cacheFor, Grace: grace})
 			ok, err := token.Match(t.Context(), secret.DigestOf("x"))
 			if ok || err == nil || err.Error() != row.want {
@@ -468,7 +468,11 @@ func TestRotatingKnownTokenNeverWaits(t *testing.T) {
 	store.Store = gated(v, entered, open)
 	wrong := make(chan string, 1)
 	go func() { wrong <- s.match("x") }()
-	<-entered
+	select {
+	case <-entered:
+	case got := <-wrong:
+		t.Fatalf("the wrong token is %s without a refresh", got)
+	}
 
 	known := make(chan string, 1)
 	go func() {
@@ -529,10 +533,15 @@ func TestRotatingOneFlight(t *testing.T) {
 			for i := range n {
 				done.Go(func() { results[i] = s.match(row.token(i)) })
 			}
-			<-entered
-			time.Sleep(5 * time.Millisecond) // so that most of them wait; who comes later must get the same
+			finished := make(chan struct{})
+			go func() { done.Wait(); close(finished) }()
+			select {
+			case <-entered:
+				time.Sleep(5 * time.Millisecond) // so that most of them wait; who comes later must get the same
+			case <-finished: // without a call
+			}
 			close(open)
-			done.Wait()
+			<-finished
 			for i, got := range results {
 				if got != row.want {
 					t.Fatalf("token %d is %s, want %s", i, got, row.want)

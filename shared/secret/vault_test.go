@@ -102,8 +102,8 @@ func (v *vault) rotate(token string) {
 	v.versions = append(v.versions, version{token, v.clock.Now()})
 }
 
-// break_ makes stages answer with f; without stages, both.
-func (v *vault) break_(f fault, stages ...string) {
+// disturb makes stages answer with f; without stages, both.
+func (v *vault) disturb(f fault, stages ...string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(stages) == 0 {

@@ -67,8 +67,13 @@ type deployment struct {
 }
 
 // deploy runs the stack with parameters, and environment added to every
-// function's.
+// function's. It is reached by its stage URL.
 func deploy(t *testing.T, parameters, environment map[string]string) *deployment {
+	return deployBehind(t, gateway.Config{}, parameters, environment)
+}
+
+// deployBehind is deploy with another way in.
+func deployBehind(t *testing.T, way gateway.Config, parameters, environment map[string]string) *deployment {
 	t.Helper()
 	d := &deployment{hosts: map[string]*lambdahost.Host{}, store: secretsfake.Start(secretsfake.Config{})}
 	t.Cleanup(d.store.Close)
@@ -101,13 +106,17 @@ func deploy(t *testing.T, parameters, environment map[string]string) *deployment
 		t.Cleanup(func() { host.Close() })
 		d.hosts[id], invokers[id] = host, host
 	}
-	g, err := gateway.New(gateway.Config{API: api, Invokers: invokers})
+	way.API, way.Invokers = api, invokers
+	g, err := gateway.New(way)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(g)
 	t.Cleanup(server.Close)
 	d.url = server.URL + "/" + api.Stage
+	if way.Domain != "" {
+		d.url = strings.TrimSuffix(server.URL+"/"+way.BasePath, "/")
+	}
 	return d
 }
 
@@ -254,7 +263,29 @@ func TestTheContractOnBothSides(t *testing.T) {
 	}
 }
 
-// run one case against a URL, and complain.
+// TestEveryWayIn sends the cases of the defaults through the other shapes that
+// API Gateway's events have.
+func TestEveryWayIn(t *testing.T) {
+	t.Parallel()
+	for name, way := range map[string]gateway.Config{
+		"a custom domain":                   {Domain: "agents.example"},
+		"a custom domain with a base path":  {Domain: "agents.example", BasePath: "v1"},
+		"HTTP/2, parameters passed decoded": {LowercaseHeaders: true, DecodePathParameters: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			target := check.Target{URL: deployBehind(t, way, nil, nil).url, Token: token, Client: client(t)}
+			for _, row := range check.Suites()[0].Cases {
+				_, faults := target.Run(t.Context(), row)
+				for _, f := range faults {
+					t.Errorf("%s: %s", row.Name, f)
+				}
+			}
+		})
+	}
+}
+
+// expect runs one case against a URL, and complains.
 func expect(t *testing.T, url string, row check.Case) {
 	t.Helper()
 	_, faults := check.Target{URL: url, Token: token, Client: client(t)}.Run(context.Background(), row)

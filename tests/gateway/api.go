@@ -188,7 +188,7 @@ func (t *template) fillAPI(api *API, properties map[string]any) error {
 	}
 	auth, err := t.eval(object(properties["Auth"])["Authorizers"])
 	if err != nil {
-		return fmt.Errorf("Auth: %w", err)
+		return fmt.Errorf("the API's Auth: %w", err)
 	}
 	api.Authorizers = map[string]Authorizer{}
 	for name, v := range object(auth) {

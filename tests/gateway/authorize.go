@@ -151,10 +151,10 @@ func parseStatement(s map[string]any) (statement, error) {
 		resources: texts(s["Resource"]),
 	}
 	if !parsed.allow && s["Effect"] != "Deny" {
-		return statement{}, fmt.Errorf("Effect is %v", s["Effect"])
+		return statement{}, fmt.Errorf("the Effect is %v", s["Effect"])
 	}
 	if len(parsed.actions) == 0 || len(parsed.resources) == 0 {
-		return statement{}, errors.New("Action and Resource must be strings or lists of them")
+		return statement{}, errors.New("the Action and Resource must be strings or lists of them")
 	}
 	for _, r := range parsed.resources {
 		if len(r) > maxResource {
