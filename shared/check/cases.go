@@ -98,6 +98,7 @@ func refusals() []Case {
 		whoami("513 bytes are refused", header("Authorization", "Bearer "+long)),
 		whoami("I3: a token with bytes outside ASCII is refused", header("Authorization", "Bearer pässword")),
 		whoami("a token with a space in it is refused", header("Authorization", "Bearer "+Half+" "+Half)),
+		whoami("I19: a token that begins like the right one is refused", header("Authorization", "Bearer "+Half+strings.Repeat("x", 22))),
 		whoami("a truncated token is refused", header("Authorization", "Bearer "+Half)),
 		whoami("an extended token is refused", header("Authorization", "Bearer "+Token+"x")),
 		whoami("the digest of the token is no token", header("Authorization", "Bearer "+Digest)),

@@ -41,9 +41,10 @@ type Hourly struct {
 	Now   func() time.Time // nil: time.Now
 }
 
-// Take counts one request of caller against max an hour; max 0 admits all.
+// Take counts one request of caller against max an hour; max 0 admits all, and a
+// negative one, which nobody should have made, admits none.
 func (h Hourly) Take(ctx context.Context, caller string, max int) (Decision, error) {
-	if max <= 0 {
+	if max == 0 {
 		return Decision{Admitted: true}, nil
 	}
 	now := time.Now()

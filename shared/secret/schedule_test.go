@@ -75,7 +75,6 @@ type schedule struct {
 	stepsBack  bool
 	broken     bool
 	lastUnwell time.Time // when the vault was last broken
-	unseen     int       // reads that tell has not judged yet
 	told       telling
 	trace      []string
 	step       int

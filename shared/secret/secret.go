@@ -65,7 +65,8 @@ type Digest struct{ sum String }
 
 // DigestOf hashes token.
 func DigestOf(token string) Digest {
-	sum := sha256.Sum256([]byte(token))
+	var buffer [MaxToken]byte // on the stack, where a conversion of this length would not be
+	sum := sha256.Sum256(append(buffer[:0], token...))
 	return Digest{New(string(sum[:]))}
 }
 

@@ -113,8 +113,8 @@ func TestNothingLeaks(t *testing.T) {
 		"an error":         func(v any) string { return fmt.Errorf("reading %v: %w", v, errors.New("x")).Error() },
 		"Print":            func(v any) string { return fmt.Sprint(v, v) + fmt.Sprintln(v, "and", v) },
 		"a panic's value":  func(v any) (text string) { defer func() { text = fmt.Sprint(recover()) }(); panic(v) },
-		"too many for fmt": func(v any) string { f := "no verb"; return fmt.Sprintf(f, v) },
-		"a width for fmt":  func(v any) string { f := "%*d %.*s %[5]v"; return fmt.Sprintf(f, v, v, v, v) },
+		"too many for fmt": func(v any) string { return fmt.Sprintf(strings.Clone("no verb"), v) },
+		"a width for fmt":  func(v any) string { return fmt.Sprintf(strings.Clone("%*d %.*s %[5]v"), v, v, v, v) },
 	}
 	for _, verb := range "vsqxXdbcoOUteEfFgGpTwz" {
 		for _, flags := range []string{"", "+", "#", "-", " ", "0", "+#", "60", ".3", "# 0-9.4"} {
@@ -208,7 +208,7 @@ func TestDigestEqual(t *testing.T) {
 	}
 }
 
-// TestDigestEveryByteCounts is I6: 72 of 86 bytes counted there.
+// TestDigestEveryByteCounts is I6 and I19: 72 of 86 bytes counted there, and 20.
 func TestDigestEveryByteCounts(t *testing.T) {
 	t.Parallel()
 	token := []byte(strings.Repeat("k", secret.MaxToken))
