@@ -77,6 +77,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		UpdateScripts:       *update,
+		Deadline:            time.Now().Add(3 * patience), // for a server that should have refused to start
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("API_PORT", "0")                // so that servers don't meet
 			env.Setenv("GORACE", "atexit_sleep_ms=10") // a second a process otherwise, under -race

@@ -325,7 +325,7 @@ func TestCallerWhoLeavesStopsTheModel(t *testing.T) {
 			server := httptest.NewServer(s)
 			defer server.Close()
 
-			ctx, leave := context.WithCancel(t.Context())
+			ctx, leave := context.WithTimeout(t.Context(), 5*time.Second) // a failure, not a wait
 			defer leave()
 			left := make(chan struct{})
 			go func() {
@@ -334,6 +334,9 @@ func TestCallerWhoLeavesStopsTheModel(t *testing.T) {
 				r.Header = http.Header{"Content-Type": {"application/json"}, "Accept": {row.accept}}
 				response, err := http.DefaultClient.Do(r)
 				if err != nil {
+					if row.status == 200 {
+						t.Errorf("no piece came: %v", err)
+					}
 					return
 				}
 				defer response.Body.Close()
@@ -368,10 +371,12 @@ func TestCallerWhoLeavesATalkingModel(t *testing.T) {
 		for ctx.Err() == nil && yield(model.Event{Text: "and then "}, nil) {
 		}
 	})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // a failure, not a wait
+	defer cancel()
 	for range 20 {
 		s := newSite(t, talks, auth.RootCaller())
 		server := httptest.NewServer(s)
-		response := post(t, t.Context(), server.URL, asking("m"))
+		response := post(t, ctx, server.URL, asking("m"))
 		response.Body.Read(make([]byte, 1))
 		response.Body.Close()
 		server.Close() // waits for the event line
@@ -427,7 +432,8 @@ func TestHeartbeat(t *testing.T) {
 		last  string // the last event's name; "": the stream is cut
 	}{
 		{"none between pieces", speak(0, 14*s, 14*s, 14*s), strings.Repeat(delta, 4), "done"},
-		{"three in 50 s", speak(0, 50*s), delta + strings.Repeat(beat, 3) + delta, "done"},
+		{"two in 44 s", speak(0, 44*s), delta + strings.Repeat(beat, 2) + delta, "done"},
+		{"three in 46 s", speak(0, 46*s), delta + strings.Repeat(beat, 3) + delta, "done"},
 		{"each piece begins the silence anew", speak(0, 16*s, 14*s, 16*s), delta + beat + delta + delta + beat + delta, "done"},
 		{"none before the stream has begun", speak(50 * s), delta, "done"},
 		{"until the chat's time is up", hangsAfter("x"), delta + strings.Repeat(beat, 3), "error"},
