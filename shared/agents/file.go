@@ -48,16 +48,6 @@ type Agent struct {
 	ModelWhere   string // "agents.yaml:5: agents.sumfrench.llm"; empty if Model is the fallback
 }
 
-// Lookup returns the agent of exactly this name.
-func (f *File) Lookup(name string) (Agent, bool) {
-	for _, a := range f.Agents {
-		if a.Name == name {
-			return a, true
-		}
-	}
-	return Agent{}, false
-}
-
 // maxSize is the largest agents.yaml, in bytes.
 const maxSize = 1 << 20
 

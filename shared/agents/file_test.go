@@ -132,18 +132,6 @@ func TestDescriptionFallsBackToRoleThenGoal(t *testing.T) {
 	}
 }
 
-func TestLookupIsExact(t *testing.T) {
-	f := mustParse(t, "agents: {a: {role: first}, b: {role: second}}")
-	if a, ok := f.Lookup("b"); !ok || a.Role != "second" {
-		t.Errorf("b is %+v, %v", a, ok)
-	}
-	for _, name := range []string{"", "B", "b "} {
-		if _, ok := f.Lookup(name); ok {
-			t.Errorf("%q was found", name)
-		}
-	}
-}
-
 func TestDeployBlockTellsWhereEachValueStands(t *testing.T) {
 	got := mustParse(t, allDeploy+"\nagents: {a: {role: r}}").Deploy
 	if s := fmt.Sprintf("%v %+v %#v", got, got, got); strings.Contains(s, "correct-horse") {

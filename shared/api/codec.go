@@ -23,7 +23,7 @@ func WriteJSON(w http.ResponseWriter, status int, v any) error {
 }
 
 func writeJSON(w http.ResponseWriter, status int, contentType string, v any) error {
-	body, err := encode(v)
+	body, err := Encode(v)
 	if err != nil {
 		return err
 	}
@@ -35,9 +35,6 @@ func WriteEncoded(w http.ResponseWriter, body []byte) error {
 	return writeBody(w, http.StatusOK, "application/json", body)
 }
 
-// Encode is the JSON that WriteJSON would send.
-func Encode(v any) ([]byte, error) { return encode(v) }
-
 func writeBody(w http.ResponseWriter, status int, contentType string, body []byte) error {
 	w.Header()["Content-Type"] = []string{contentType}
 	w.WriteHeader(status)
@@ -45,8 +42,9 @@ func writeBody(w http.ResponseWriter, status int, contentType string, body []byt
 	return err
 }
 
-// encode is JSON as people expect to read it: no <-escapes.
-func encode(v any) ([]byte, error) {
+// Encode is v as WriteJSON sends it: JSON as people expect to read it, without
+// the escapes of <, > and &, and with a newline at its end.
+func Encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)

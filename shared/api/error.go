@@ -119,9 +119,21 @@ func public(err error) *Error {
 // response is written (nginx's number for the same).
 const clientClosed = 499
 
-// gone reports whether err only says that the caller left.
+// gone reports whether err only says that the caller left, or stopped reading.
 func gone(r *http.Request, err error) bool {
-	return r.Context().Err() != nil && errors.Is(err, context.Canceled)
+	return r.Context().Err() != nil && (errors.Is(err, context.Canceled) || errors.As(err, new(unsent)))
+}
+
+// unsent is the error of a write to the caller.
+type unsent struct{ error }
+
+func (u unsent) Unwrap() error { return u.error }
+
+func asUnsent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return unsent{err}
 }
 
 // Problem is the body of every refusal and failure: RFC 9457's members, `error`

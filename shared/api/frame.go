@@ -9,9 +9,8 @@
 //	OPTIONS            204, no credential, no handler
 //	unknown path       404, no credential asked
 //	the Door           credential 401/503, address 403
+//	limit and scope    403, else 429, with the rate headers on every answer from here on
 //	method             405
-//	scope              403
-//	limit              429, with the rate headers on every answer from here on
 //	body               bounded; read by the handler (Decode): 400, 413, 415
 //	the handler
 //
@@ -60,8 +59,13 @@ type Config struct {
 	TLS         bool     // callers come over TLS: say so in Strict-Transport-Security
 }
 
-// bodyTimeout bounds how slowly a request's body may come in.
-const bodyTimeout = 30 * time.Second
+// Bounds of the other side's slowness. Without the second a caller who stops
+// reading would keep a chat, and all it holds, for as long as it likes. It is
+// longer than the first because net/http waits for a body before it refuses one.
+const (
+	bodyTimeout = 30 * time.Second // for a request's body to come in
+	sendTimeout = time.Minute      // for a response, or one piece of a stream, to be taken
+)
 
 // The values of headers that are always the same. Nobody writes into a header's
 // values; they are replaced, or appended to by copying.
@@ -74,13 +78,12 @@ var (
 // frame is Config made ready.
 type frame struct {
 	Config
-	cors   cors
 	router router
 }
 
 // New joins routes and handlers into one http.Handler.
 func New(cfg Config) (http.Handler, error) {
-	f := &frame{Config: cfg, cors: cfg.CORSOrigins}
+	f := &frame{Config: cfg}
 	paths := map[string]*endpoint{}
 	for _, row := range cfg.Routes {
 		h := cfg.Handlers[row.Name]
@@ -119,11 +122,12 @@ func (f *frame) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.TLS {
 		h["Strict-Transport-Security"] = strictTransport
 	}
-	f.cors.set(h, r.Header.Get("Origin"))
+	origins := cors(f.CORSOrigins)
+	origins.set(h, r.Header.Get("Origin"))
 
 	if r.Method == http.MethodOptions {
 		x.event.route = "preflight"
-		f.cors.preflight(x)
+		origins.preflight(x)
 		return
 	}
 	if r.Body != http.NoBody {
@@ -143,9 +147,7 @@ func (f *frame) finish(x *exchange, r *http.Request) {
 	if p := recover(); p != nil {
 		x.fail(r, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 	}
-	if x.status == 0 {
-		x.WriteHeader(http.StatusOK) // a handler that wrote nothing, as net/http has it
-	}
+	x.begin() // a handler that wrote nothing, as net/http has it
 	x.event.write(f.Log, r, x.status)
 	if x.event.broken {
 		panic(http.ErrAbortHandler)
@@ -214,11 +216,7 @@ func (e *endpoint) method(name string) (m method, allowed bool) {
 // left. A missing scope is the answer even to who has none left, and it counts:
 // a request is a request.
 func (e *endpoint) count(x *exchange, r *http.Request, caller auth.Caller, scope route.Scope) error {
-	max := e.RateLimit
-	if caller.RateLimit != nil {
-		max = *caller.RateLimit
-	}
-	d, err := e.Limiter.Take(r.Context(), caller.ID, max)
+	d, err := e.Limiter.Take(r.Context(), caller.ID, caller.HourlyLimit(e.RateLimit))
 	if err != nil {
 		return Because(Unavailable, err)
 	}
@@ -264,23 +262,27 @@ type exchange struct {
 func (x *exchange) WriteHeader(status int) {
 	if x.status == 0 && status >= 200 {
 		x.status = status
+		http.NewResponseController(x.ResponseWriter).SetWriteDeadline(time.Now().Add(sendTimeout))
 	}
 	x.ResponseWriter.WriteHeader(status)
 }
 
 func (x *exchange) Write(b []byte) (int, error) {
-	if x.status == 0 {
-		x.status = http.StatusOK
-	}
-	return x.ResponseWriter.Write(b)
+	x.begin()
+	n, err := x.ResponseWriter.Write(b)
+	return n, asUnsent(err)
 }
 
 // FlushError sends the headers if they wait, so it begins the response.
 func (x *exchange) FlushError() error {
+	x.begin()
+	return asUnsent(http.NewResponseController(x.ResponseWriter).Flush())
+}
+
+func (x *exchange) begin() {
 	if x.status == 0 {
 		x.WriteHeader(http.StatusOK)
 	}
-	return http.NewResponseController(x.ResponseWriter).Flush()
 }
 
 // Unwrap lets http.ResponseController find the deadlines.
@@ -302,5 +304,5 @@ func (x *exchange) fail(r *http.Request, err error) {
 
 // RequestID is the id of the request that w answers, for bodies that carry it.
 func RequestID(w http.ResponseWriter) string {
-	return strings.Join(w.Header()["X-Request-Id"], "")
+	return w.Header().Get("X-Request-Id")
 }

@@ -138,6 +138,81 @@ func TestBodyDeadlineIsTheBodysAlone(t *testing.T) {
 	})
 }
 
+// A caller who stops reading is let go after a minute, and is no failure of ours.
+func TestSlowReaderIsCut(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name    string
+		handler api.Handler
+	}{
+		{"of a stream", func(w http.ResponseWriter, _ *http.Request, _ auth.Caller) error {
+			stream := api.OpenStream(w)
+			defer stream.Close()
+			for {
+				if err := stream.Send("delta", "piece"); err != nil {
+					return err
+				}
+				time.Sleep(time.Second)
+			}
+		}},
+		{"of a large body", func(w http.ResponseWriter, _ *http.Request, _ auth.Caller) error {
+			return api.WriteJSON(w, http.StatusOK, strings.Repeat("x", 1<<20))
+		}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, handling("health", row.handler))
+			conn := serve(t, s).dial()
+			defer conn.Close()
+			start := time.Now()
+			fmt.Fprint(conn, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+			for s.log.String() == "" && time.Since(start) < time.Hour {
+				time.Sleep(time.Second)
+			}
+			if waited := time.Since(start); waited > 61*time.Second {
+				t.Errorf("the reader %s was let go after %v, want a minute", row.name, waited)
+			}
+			if line := s.log.only(t); line["level"] != "INFO" || line["status"] != 200.0 {
+				t.Errorf("the reader %s: log line %v", row.name, line)
+			}
+		})
+	}
+}
+
+// That deadline is each response's own: a connection that was idle for longer
+// than it, and a stream that lasts longer, are not cut.
+func TestSendDeadlineIsEachResponsesOwn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, handling("chat", func(w http.ResponseWriter, r *http.Request, _ auth.Caller) error {
+			if _, err := api.Decode[order](r); err != nil {
+				return err
+			}
+			stream := api.OpenStream(w)
+			defer stream.Close()
+			time.Sleep(10 * time.Minute) // the heartbeat alone
+			return stream.Send("done", 1)
+		}))
+		conn := serve(t, s).dial()
+		defer conn.Close()
+		in := bufio.NewReader(conn)
+		for i, request := range []string{
+			"OPTIONS /chat HTTP/1.1\r\nHost: x\r\n\r\n",
+			"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+			"OPTIONS /chat HTTP/1.1\r\nHost: x\r\n\r\n",
+		} {
+			time.Sleep(10 * time.Minute) // idle
+			fmt.Fprint(conn, request)
+			response, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatalf("request %d: %v", i+1, err)
+			}
+			if body, err := io.ReadAll(response.Body); err != nil || response.StatusCode >= 300 {
+				t.Errorf("request %d: %d %q %v", i+1, response.StatusCode, body, err)
+			}
+		}
+	})
+}
+
 // A stream in silence is kept alive, and its frames are whole JSON lines (I18).
 func TestStream(t *testing.T) {
 	t.Parallel()

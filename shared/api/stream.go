@@ -42,13 +42,15 @@ func OpenStream(w http.ResponseWriter) *Stream {
 	w.Header()["X-Accel-Buffering"] = []string{"no"} // nginx would collect it
 	w.WriteHeader(http.StatusOK)
 	s := &Stream{w: w, rc: rc}
+	s.mu.Lock() // the first beat may be the first to look
+	defer s.mu.Unlock()
 	s.timer = time.AfterFunc(heartbeat, s.beat)
 	return s
 }
 
 // Send writes one event and flushes it.
 func (s *Stream) Send(event string, v any) error {
-	data, err := encode(v) // ends in a newline
+	data, err := Encode(v) // ends in a newline
 	if err != nil {
 		return err
 	}
@@ -64,7 +66,9 @@ func (s *Stream) write(frame []byte) error {
 	if s.timer == nil {
 		return http.ErrHandlerTimeout // closed
 	}
-	s.timer.Reset(heartbeat)
+	s.timer.Stop() // while this is on its way, nothing is silent
+	defer s.timer.Reset(heartbeat)
+	s.rc.SetWriteDeadline(time.Now().Add(sendTimeout))
 	if _, err := s.w.Write(frame); err != nil {
 		return err
 	}

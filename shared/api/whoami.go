@@ -15,10 +15,6 @@ const Version = "0.1.0"
 // is the hourly limit of callers without their own; 0 is none.
 func WhoAmI(defaultLimit int) Handler {
 	return func(w http.ResponseWriter, _ *http.Request, c auth.Caller) error {
-		limit := defaultLimit
-		if c.RateLimit != nil {
-			limit = *c.RateLimit
-		}
 		var expires *time.Time
 		if !c.ExpiresAt.IsZero() {
 			expires = &c.ExpiresAt
@@ -32,7 +28,7 @@ func WhoAmI(defaultLimit int) Handler {
 			RateLimit int           `json:"rate_limit"` // requests an hour; 0: none
 			ExpiresAt *time.Time    `json:"expires_at"` // null: never
 			Version   string        `json:"version"`
-		}{c.ID, c.Name, c.Kind, c.Scopes, c.Agents, limit, expires, Version})
+		}{c.ID, c.Name, c.Kind, c.Scopes, c.Agents, c.HourlyLimit(defaultLimit), expires, Version})
 	}
 }
 

@@ -89,10 +89,11 @@ func notARequest(event events.APIGatewayProxyRequest) (status int, header http.H
 	problem := api.ProblemOf(api.Fail(api.InvalidRequest, "The path, the query or the body is not validly encoded."), id)
 	encoded, _ := api.Encode(problem) // a struct of strings always encodes
 	return problem.Status, http.Header{
-		"Content-Type":           {"application/problem+json"},
-		"Cache-Control":          {"no-store"},
-		"X-Content-Type-Options": {"nosniff"},
-		"X-Request-Id":           {id},
+		"Content-Type":              {"application/problem+json"},
+		"Cache-Control":             {"no-store"},
+		"Strict-Transport-Security": {"max-age=31536000"},
+		"X-Content-Type-Options":    {"nosniff"},
+		"X-Request-Id":              {id},
 	}, string(encoded)
 }
 

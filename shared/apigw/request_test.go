@@ -199,6 +199,7 @@ func TestEventThatIsNoRequest(t *testing.T) {
 	want := reply{400, http.Header{
 		"Content-Type": {"application/problem+json"}, "Cache-Control": {"no-store"},
 		"X-Content-Type-Options": {"nosniff"}, "X-Request-Id": {"gateway-id"},
+		"Strict-Transport-Security": {"max-age=31536000"},
 	}, `{"status":400,"title":"Invalid request","error":"Invalid request","detail":"The path, the query or the body is not validly encoded.","request_id":"gateway-id"}` + "\n"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -93,9 +93,6 @@ func (w *streamWriter) WriteHeader(status int) {
 
 func (w *streamWriter) Write(b []byte) (int, error) { return w.pipe.Write(b) }
 
-// Flush has nothing to do: what was written is on its way.
-func (w *streamWriter) Flush() {}
-
 // StartStreaming serves h in the streaming form for as long as the process lives;
 // under `sam local` in one piece.
 func StartStreaming(h http.Handler) {

@@ -2,9 +2,8 @@
 //
 // A request carries a credential in its headers (Credential reads it). A
 // Verifier asks the Source that owns the credential's form whose it is, and
-// gets a Caller: the verified identity that every handler is given and that
-// nothing else can make. The rest of the package is rules about callers and
-// addresses, pure functions all of them.
+// gets a Caller: the verified identity that every handler is given. The rest of
+// the package is rules about callers and addresses, pure functions all of them.
 //
 // On AWS the authorizer Lambda runs a Verifier and hands the Caller to the
 // functions in API Gateway's context; on one machine the same Verifier runs
@@ -63,6 +62,15 @@ func (c Caller) Holds(s route.Scope) bool {
 // MayUse reports whether c may use the agent of that name.
 func (c Caller) MayUse(agent string) bool {
 	return c.ID != "" && (c.Agents == nil || slices.Contains(c.Agents, agent))
+}
+
+// HourlyLimit is how many requests c may make in an hour, where callers without
+// a limit of their own have fallback; 0 is no limit.
+func (c Caller) HourlyLimit(fallback int) int {
+	if c.RateLimit != nil {
+		return *c.RateLimit
+	}
+	return fallback
 }
 
 // RootCaller is the holder of the root token. It holds every scope.

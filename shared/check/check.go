@@ -1,8 +1,8 @@
 // Package check holds the conformance cases of Postern's contract: requests, and
 // what must come back, as data. Our end-to-end tests run them against the local
-// server and against the compiled Lambdas behind an API Gateway; `postern check`
-// runs them against any URL. Whatever must be true on both sides is a row here
-// and not a test on one of them.
+// server and against the compiled Lambdas behind an API Gateway; a Target can be
+// any URL. Whatever must be true on both sides is a row here and not a test on
+// one of them.
 //
 // A case is one request and its answer. A Suite is the cases that hold under
 // certain settings; the first suite's are the defaults, so it is the one to run

@@ -73,7 +73,7 @@ func ceilSecond(d time.Duration) time.Duration {
 // so it is as small as the set of credentials. Its zero value is ready.
 type Memory struct {
 	mu       sync.Mutex
-	counters map[string]counter
+	counters map[string]*counter
 }
 
 type counter struct {
@@ -87,16 +87,19 @@ func (m *Memory) Take(_ context.Context, caller string, window time.Time, max in
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := m.counters[caller]
+	if c == nil {
+		if m.counters == nil {
+			m.counters = map[string]*counter{}
+		}
+		c = &counter{}
+		m.counters[caller] = c
+	}
 	if window.After(c.window) {
-		c = counter{window: window}
+		*c = counter{window: window}
 	}
 	if c.used >= max {
 		return c.used, false, nil
 	}
 	c.used++
-	if m.counters == nil {
-		m.counters = map[string]counter{}
-	}
-	m.counters[caller] = c
 	return c.used, true, nil
 }

@@ -178,7 +178,7 @@ func (r *Rotating) refresh(ctx context.Context) {
 func (r *Rotating) read(ctx context.Context, stage string) (v Version, d Digest, err error) {
 	for range readTries {
 		v, err = r.readOnce(ctx, stage)
-		if err == nil || errors.Is(err, ErrNoVersion) || ctx.Err() != nil {
+		if err == nil || errors.Is(err, ErrNoVersion) {
 			break
 		}
 	}

@@ -26,19 +26,32 @@ import (
 
 const redacted = "[redacted]"
 
+// silent gives the type it is embedded in every way out, each with the
+// placeholder.
+type silent struct{}
+
+func (silent) String() string               { return redacted }
+func (silent) GoString() string             { return redacted }
+func (silent) Format(f fmt.State, _ rune)   { f.Write([]byte(redacted)) }
+func (silent) LogValue() slog.Value         { return slog.StringValue(redacted) }
+func (silent) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
 // String is a secret text. Its zero value is the empty secret.
 //
 // The text is behind a pointer, because fmt calls no method of what it finds in
 // a struct's unexported field, or prints for a verb that doesn't fit: it writes
 // the fields instead. It follows pointers to structs and arrays, to a string never.
-type String struct{ text *string }
+type String struct {
+	silent
+	text *string
+}
 
 // New wraps text.
 func New(text string) String {
 	if text == "" {
 		return String{}
 	}
-	return String{&text}
+	return String{text: &text}
 }
 
 // Reveal returns the secret in clear.
@@ -52,22 +65,19 @@ func (s String) Reveal() string {
 // IsEmpty reports whether there is nothing to hide.
 func (s String) IsEmpty() bool { return s.text == nil }
 
-func (s String) String() string               { return redacted }
-func (s String) GoString() string             { return redacted }
-func (s String) Format(f fmt.State, _ rune)   { f.Write([]byte(redacted)) }
-func (s String) LogValue() slog.Value         { return slog.StringValue(redacted) }
-func (s String) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
 // Digest is the SHA-256 of a token. It is as secret as the token is useless
 // without it: printed nowhere. Its zero value is the digest of nothing and equal
 // to none. Compare with Equal, since == compares pointers.
-type Digest struct{ sum String }
+type Digest struct {
+	silent
+	sum String
+}
 
 // DigestOf hashes token.
 func DigestOf(token string) Digest {
 	var buffer [MaxToken]byte // on the stack, where a conversion of this length would not be
 	sum := sha256.Sum256(append(buffer[:0], token...))
-	return Digest{New(string(sum[:]))}
+	return Digest{sum: New(string(sum[:]))}
 }
 
 // ParseDigest reads 64 hexadecimal digits of either case.
@@ -79,7 +89,7 @@ func ParseDigest(s string) (Digest, bool) {
 	if err != nil {
 		return Digest{}, false
 	}
-	return Digest{New(string(sum))}, true
+	return Digest{sum: New(string(sum))}, true
 }
 
 // Equal compares in constant time.
@@ -93,12 +103,6 @@ func (d Digest) Equal(other Digest) bool {
 // Label is the first 8 hexadecimal digits, by which a configured client is
 // told from another in logs. 32 bits of a 256-bit digest give nothing away.
 func (d Digest) Label() string { return fmt.Sprintf("%.4x", d.sum.Reveal()) }
-
-func (d Digest) String() string               { return redacted }
-func (d Digest) GoString() string             { return redacted }
-func (d Digest) Format(f fmt.State, _ rune)   { f.Write([]byte(redacted)) }
-func (d Digest) LogValue() slog.Value         { return slog.StringValue(redacted) }
-func (d Digest) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // MaxToken is the longest token that is ever looked at, in bytes.
 const MaxToken = 512

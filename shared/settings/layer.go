@@ -46,9 +46,6 @@ func Entries(entries map[string]Entry, warnings ...string) Layer {
 // same.
 func (s Setting) find(layers []Layer) (found Entry, faults []error) {
 	for _, layer := range layers {
-		if layer.Lookup == nil {
-			continue
-		}
 		found, faults = s.findIn(layer)
 		if found.Text != "" || faults != nil {
 			break

@@ -381,7 +381,7 @@ func TestPrecedence(t *testing.T) {
 		{"a file of variables beats agents.yaml", []settings.Layer{flags(""), env(""), local(""), dotenv("4"), deploy("5")}, 4, ""},
 		{"agents.yaml beats the default", []settings.Layer{flags(""), env(""), local(""), dotenv(""), deploy("5")}, 5, ""},
 		{"the default", []settings.Layer{flags(""), env(""), local(""), dotenv(""), deploy("")}, 8080, ""},
-		{"no layer at all", []settings.Layer{{}}, 8080, ""},
+		{"no layer at all", nil, 8080, ""},
 		{"what is not in force is not read", []settings.Layer{flags("1"), env("x")}, 1, ""},
 		{"a flag is named", []settings.Layer{flags("x")}, 0, `--port: "x"` + cure},
 		{"a file is named", []settings.Layer{env(""), dotenv("x")}, 0, `.env: API_PORT: "x"` + cure},

@@ -3,7 +3,6 @@ package gateway
 import (
 	"encoding/base64"
 	"fmt"
-	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -234,12 +233,10 @@ func (g *Gateway) requestContext(x *exchange) events.APIGatewayProxyRequestConte
 		HTTPMethod:        x.method,
 		RequestTime:       x.received.UTC().Format("02/Jan/2006:15:04:05 -0700"),
 		RequestTimeEpoch:  x.received.UnixMilli(),
-		Identity:          events.APIGatewayRequestIdentity{SourceIP: x.sourceIP, UserAgent: x.userAgent()},
+		Identity:          events.APIGatewayRequestIdentity{SourceIP: x.sourceIP, UserAgent: x.header("User-Agent")},
 		Authorizer:        x.authorizer,
 	}
 }
-
-func (x *exchange) userAgent() string { return x.header("User-Agent") }
 
 // header returns a header's last value, however its name is written.
 func (x *exchange) header(name string) string {
@@ -274,5 +271,5 @@ func orNull(v url.Values) map[string][]string {
 	if len(v) == 0 {
 		return nil
 	}
-	return maps.Clone(v)
+	return v
 }
