@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"testing"
+	"time"
 
 	"postern/shared/agents"
 	"postern/shared/api"
@@ -48,6 +49,7 @@ type discard struct {
 	status int
 }
 
-func (d *discard) Header() http.Header         { return d.header }
-func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
-func (d *discard) WriteHeader(status int)      { d.status = status }
+func (d *discard) SetWriteDeadline(time.Time) error { return nil }
+func (d *discard) Header() http.Header              { return d.header }
+func (d *discard) Write(p []byte) (int, error)      { return len(p), nil }
+func (d *discard) WriteHeader(status int)           { d.status = status }

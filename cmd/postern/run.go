@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/joho/godotenv"
 	"github.com/spf13/cobra"
 
 	"postern/shared/agents"
@@ -45,84 +43,27 @@ func runCommand() *cobra.Command {
 		Short: "Serve the agents on this machine",
 		Args:  noArguments,
 	}
-	flags := map[string]*string{ // by setting
-		"API_HOST":    cmd.Flags().String("host", "", "address to listen on (API_HOST, default 127.0.0.1)"),
-		"API_PORT":    cmd.Flags().String("port", "", "port to listen on (API_PORT, default 8080)"),
-		"AGENTS_FILE": cmd.Flags().String("agents", "", "file of the agents (AGENTS_FILE, default agents.yaml)"),
-		"LOG_LEVEL":   cmd.Flags().String("log-level", "", "debug, info, warn or error (LOG_LEVEL, default info)"),
+	flags := map[string]settings.Entry{}
+	for _, f := range []struct{ setting, flag, usage string }{
+		{"API_HOST", "host", "address to listen on (API_HOST, default 127.0.0.1)"},
+		{"API_PORT", "port", "port to listen on (API_PORT, default 8080)"},
+		{"AGENTS_FILE", "agents", "file of the agents (AGENTS_FILE, default agents.yaml)"},
+		{"LOG_LEVEL", "log-level", "debug, info, warn or error (LOG_LEVEL, default info)"},
+	} {
+		cmd.Flags().Func(f.flag, f.usage, func(text string) error {
+			flags[f.setting] = settings.Entry{Text: text, Origin: "--" + f.flag}
+			return nil
+		})
 	}
-	names := map[string]string{"API_HOST": "--host", "API_PORT": "--port", "AGENTS_FILE": "--agents", "LOG_LEVEL": "--log-level"}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		given := map[string]settings.Entry{}
-		for setting, value := range flags {
-			given[setting] = settings.Entry{Text: *value, Origin: names[setting]}
-		}
-		models := agents.Models{"offline": offline.New()}
-		s, file, err := configure(given, models)
+		models := agents.Models{offline.FullName: offline.New()}
+		s, file, err := configure(flags, models)
 		if err != nil {
 			return err
 		}
 		return serve(cmd.Context(), s, file, models)
 	}
 	return cmd
-}
-
-// configure reads the settings from all their layers, and the agents.
-func configure(flags map[string]settings.Entry, models agents.Models) (settings.Settings, *agents.File, error) {
-	layers := []settings.Layer{settings.Entries(flags), settings.Environment(os.Getenv)}
-	for _, name := range []string{".env.local", ".env"} {
-		values, err := godotenv.Read(name)
-		switch {
-		case err == nil:
-			layers = append(layers, settings.Dotenv(name, values))
-		case !errors.Is(err, fs.ErrNotExist):
-			return settings.Settings{}, nil, dotenvError(name, err)
-		}
-	}
-	s, err := settings.Parse(layers...)
-	if err != nil {
-		return settings.Settings{}, nil, err
-	}
-	file, err := models.Load(s.AgentsFile, s.Model)
-	if err != nil {
-		return settings.Settings{}, nil, err
-	}
-	s, err = settings.Parse(append(layers, deployLayer(file.Deploy))...)
-	return s, file, err
-}
-
-// dotenvError never has the library's text, which repeats the line at fault: a
-// secret, as likely as not.
-func dotenvError(name string, err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		return err
-	}
-	return fmt.Errorf("%s: a line is neither empty, a # comment nor NAME=value; values with spaces or # need quotes", name)
-}
-
-// deployLayer is the deploy.api block of agents.yaml as settings.
-func deployLayer(d agents.Deploy) settings.Layer {
-	entries := map[string]settings.Entry{}
-	if d.Host.IsSet() {
-		entries["API_HOST"] = settings.Entry{Text: d.Host.V, Origin: d.Host.Where}
-	}
-	if d.Port.IsSet() {
-		entries["API_PORT"] = settings.Entry{Text: strconv.Itoa(d.Port.V), Origin: d.Port.Where}
-	}
-	if d.AuthEnabled.IsSet() {
-		word := map[bool]string{true: "enabled", false: "disabled"}[d.AuthEnabled.V]
-		entries["API_AUTH"] = settings.Entry{Text: word, Origin: d.AuthEnabled.Where}
-	}
-	if d.CORSEnabled.V {
-		entries["CORS_ORIGINS"] = settings.Entry{Text: "*", Origin: d.CORSEnabled.Where,
-			Warning: d.CORSEnabled.Where + ": pages of every origin may call the API; CORS_ORIGINS lists those that need it"}
-	}
-	if !d.AuthToken.IsSet() {
-		return settings.Entries(entries)
-	}
-	entries["API_TOKEN"] = settings.Entry{Text: d.AuthToken.V.Reveal(), Origin: d.AuthToken.Where}
-	return settings.Entries(entries, d.AuthToken.Where+": a token in a file that is shared is no secret; set API_TOKEN in .env instead")
 }
 
 // serve answers requests until ctx ends.
@@ -161,6 +102,7 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 		return err
 	case <-ctx.Done():
 	}
+	out.flush()
 	fmt.Fprintln(os.Stderr, "[postern] stopping: finishing what is running (a second signal stops at once)")
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ChatTimeout+stopMargin)
 	defer cancel()
@@ -256,7 +198,7 @@ func terminal(f *os.File) bool {
 func offlineAgents(file *agents.File) string {
 	var names []string
 	for _, a := range file.Agents {
-		if a.Model.Provider == "offline" {
+		if a.Model.String() == offline.FullName {
 			names = append(names, a.Name)
 		}
 	}

@@ -18,7 +18,8 @@ func welcome(w io.Writer, address net.Addr, s settings.Settings, file *agents.Fi
 	if s.TLSCert != "" {
 		scheme = "https"
 	}
-	url := scheme + "://" + address.String()
+	_, port, _ := net.SplitHostPort(address.String()) // which the system may have chosen
+	url := scheme + "://" + net.JoinHostPort(s.Host, port)
 	fmt.Fprintf(w, "[postern] %s, listening on %s\n", api.Version, url)
 	for _, a := range file.Agents {
 		fmt.Fprintf(w, "[postern] agent %s: %s\n", a.Name, a.Model)
@@ -27,7 +28,11 @@ func welcome(w io.Writer, address net.Addr, s settings.Settings, file *agents.Fi
 		fmt.Fprintf(w, "[postern] generated API token: %s\n", generated.Reveal())
 		fmt.Fprintf(w, "[postern] it is a new one at each start; to keep one, put the line API_TOKEN=<token> into .env\n")
 	}
-	fmt.Fprintf(w, "[postern] try: curl -H 'Authorization: Bearer <token>' %s/agents\n", url)
+	credential := "-H 'Authorization: Bearer <token>' "
+	if s.AuthDisabled {
+		credential = ""
+	}
+	fmt.Fprintf(w, "[postern] try: curl %s%s/agents\n", credential, url)
 	if names := offlineAgents(file); names != "" {
 		warn(w, "offline/eliza answers for "+names+": a program of 1966 and no language model; set MODEL or an agent's llm to change that")
 	}

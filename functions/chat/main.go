@@ -19,7 +19,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	models := agents.Models{offline.Provider: offline.New()}
+	models := agents.Models{offline.FullName: offline.New()}
 	file, err := models.Load(s.AgentsFile, s.Model)
 	if err != nil {
 		log.Fatal(err)

@@ -23,13 +23,13 @@ func TestModelsLoad(t *testing.T) {
 		{"the file's provider is there", "llm: test/one\n" + body, "absent/x", ""},
 		{"the agent's provider is there", "agents:\n  judge: {role: r, llm: other/two}\n", "absent/x", ""},
 		{"the fallback's is not", body, "absent/x",
-			`MODEL: there is no model provider "absent"; write a model of another: other/<name>, test/<name>`},
+			`MODEL: there is no model absent/x; there is other/<name>, test/<name>`},
 		{"a bare name is one of openai/, and the message says so", body, "test",
-			`MODEL: there is no model provider "openai", which a bare name means; write a model of another: other/<name>, test/<name>`},
+			`MODEL: there is no model openai/test; there is other/<name>, test/<name>`},
 		{"the file's is not", "llm: absent/x\n" + body, "test/one",
-			`FILE:1: llm: there is no model provider "absent"; write a model of another: other/<name>, test/<name>`},
+			`FILE:1: llm: there is no model absent/x; there is other/<name>, test/<name>`},
 		{"one agent's is not", body + "  clerk:\n    role: r\n    llm: gpt-4o\n", "test/one",
-			`FILE:5: agents.clerk.llm: there is no model provider "openai", which a bare name means; write a model of another: other/<name>, test/<name>`},
+			`FILE:5: agents.clerk.llm: there is no model openai/gpt-4o; there is other/<name>, test/<name>`},
 		{"nothing else is looked at in a bad file", "agents:\n", "absent/x", `FILE:1: agents: `},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -24,7 +24,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Suite is cases that hold under settings.
@@ -73,10 +72,6 @@ type Target struct {
 	URL    string // without a slash at its end; may have a path
 	Token  string // the root token
 	Client *http.Client
-
-	// Wait is called when the server's flood guard answers instead of the check
-	// asked for, which more than 20 refusals a minute bring about. nil: don't.
-	Wait func(time.Duration)
 }
 
 // Response is an answer, its body read.
@@ -91,13 +86,6 @@ func (t Target) Run(ctx context.Context, c Case) (*Response, []string) {
 	response, err := t.send(ctx, c)
 	if err != nil {
 		return nil, []string{err.Error()}
-	}
-	if t.Wait != nil && response.Status == http.StatusTooManyRequests && c.Want.Status == http.StatusUnauthorized {
-		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After"))
-		t.Wait(time.Duration(seconds) * time.Second)
-		if response, err = t.send(ctx, c); err != nil {
-			return nil, []string{err.Error()}
-		}
 	}
 	return response, t.faults(c, response)
 }

@@ -37,6 +37,8 @@ import (
 const (
 	Provider = "offline"
 	Name     = "eliza"
+
+	FullName = Provider + "/" + Name
 )
 
 // New returns the model. It may be used by many callers at once.
