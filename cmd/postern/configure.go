@@ -1,14 +1,8 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
-	"strings"
-
-	"github.com/joho/godotenv"
 
 	"postern/shared/agents"
 	"postern/shared/settings"
@@ -34,37 +28,6 @@ func configure(flags map[string]settings.Entry, models agents.Models) (settings.
 	}
 	s, err = settings.Parse(append(layers, deployLayer(file.Deploy))...)
 	return s, file, err
-}
-
-// readDotenv reads a file of variables; one that doesn't exist has none. An
-// error never has the library's text, which repeats the line at fault: a secret,
-// as likely as not. A dollar sign outside single quotes is refused, where the
-// library would cut out what it takes for a variable, and leave another token
-// than the one its owner wrote.
-func readDotenv(name string) (map[string]string, error) {
-	data, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s takes lines of NAME=value; remove it if it isn't Postern's", err, name)
-	}
-	text := strings.TrimPrefix(string(data), "\ufeff")
-	values, err := godotenv.Unmarshal(text)
-	for i, line := range strings.Split(text, "\n") {
-		_, value, _ := strings.Cut(line, "=")
-		value = strings.TrimSpace(value)
-		switch _, fault := godotenv.Unmarshal(line); {
-		case err != nil && fault != nil:
-			return nil, fmt.Errorf("%s:%d: the line is neither empty, a # comment nor NAME=value; values with spaces or # need quotes", name, i+1)
-		case strings.Contains(value, "$") && !strings.HasPrefix(value, "'") && !strings.HasPrefix(strings.TrimSpace(line), "#"):
-			return nil, fmt.Errorf("%s:%d: a $ would be taken for a variable; put the value in single quotes", name, i+1)
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: a quote is opened and not closed", name)
-	}
-	return values, nil
 }
 
 // deployLayer is the deploy.api block of agents.yaml as settings.

@@ -38,7 +38,7 @@ func run() int {
 		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
 	})
 	root.AddCommand(runCommand(), initCommand(), bundleCommand())
-	if err := root.ExecuteContext(untilSignal()); err != nil {
+	if err := root.Execute(); err != nil {
 		for _, line := range faults(err) {
 			fmt.Fprintln(os.Stderr, "postern: "+line)
 		}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -55,13 +56,13 @@ func runCommand() *cobra.Command {
 			return nil
 		})
 	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(*cobra.Command, []string) error {
 		models := agents.Models{offline.FullName: offline.New()}
 		s, file, err := configure(flags, models)
 		if err != nil {
 			return err
 		}
-		return serve(cmd.Context(), s, file, models)
+		return serve(untilSignal(), s, file, models)
 	}
 	return cmd
 }
@@ -156,7 +157,11 @@ func configured(s settings.Settings) *auth.Configured {
 // listen opens the port, with TLS if it is configured.
 func listen(s settings.Settings) (net.Listener, error) {
 	address := net.JoinHostPort(s.Host, strconv.Itoa(s.Port))
-	l, err := net.Listen("tcp", address)
+	network := "tcp"
+	if a, err := netip.ParseAddr(s.Host); err == nil && a.Is4() {
+		network = "tcp4" // else 0.0.0.0 would be every IPv6 address too
+	}
+	l, err := net.Listen(network, address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("%s is in use by another program: stop it, or choose another port with --port or API_PORT", address)

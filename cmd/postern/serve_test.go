@@ -19,7 +19,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/joho/godotenv"
 
 	"postern/shared/route"
 	"postern/shared/settings"
@@ -60,11 +59,11 @@ func TestNothingConfiguredNothingOpen(t *testing.T) {
 	}
 }
 
-// .env.example is a file that works: godotenv reads it, as it is and with every
+// .env.example is a file that works: it is read, as it is and with every
 // # removed, and it names each setting of one machine with its default.
 func TestEnvExample(t *testing.T) {
 	text := string(envExample())
-	as, err := godotenv.Unmarshal(text)
+	as, err := parseDotenv("", []byte(text))
 	if err != nil || len(as) != 0 {
 		t.Errorf("as it is it sets %v, %v", as, err)
 	}
@@ -84,7 +83,7 @@ func TestEnvExample(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("its settings (-want +got):\n%s", diff)
 	}
-	values, err := godotenv.Unmarshal(assignment.ReplaceAllString(text, "$1="))
+	values, err := parseDotenv("", assignment.ReplaceAll([]byte(text), []byte("$1=")))
 	if err != nil || len(values) != len(want) {
 		t.Fatalf("without its # it is %v, %v", values, err)
 	}

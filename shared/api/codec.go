@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -12,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // MaxBody is the largest body that is read, in bytes.
@@ -54,77 +54,141 @@ func Encode(v any) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Decode reads r's body, a JSON object, into a T: a struct. It refuses, with an
-// *Error that names the field and what it takes: a content type that isn't
-// JSON, more than MaxBody bytes, a field that T doesn't have, a value of
-// another type, and anything after the object.
+// Decode reads r's body, a JSON object, into a T: a struct whose fields have json
+// tags. It refuses, with an *Error that names the field and what it takes: a
+// content type that isn't JSON, more than MaxBody bytes, text that isn't UTF-8
+// (RFC 8259 §8.1), a field that T doesn't have under exactly that name or that
+// stands twice, a value of another type, and anything after the object.
 func Decode[T any](r *http.Request) (T, error) {
 	var v T
-	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || mediaType != "application/json" {
+	if !isJSON(r.Header) {
 		return v, &Error{Code: UnsupportedMediaType}
 	}
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	object := &v
-	err = dec.Decode(&object)
-	if err == nil && object == nil {
-		err = errNull // else it would be an object without fields
+	if r.ContentLength > MaxBody {
+		return v, &Error{Code: TooLarge} // before it is sent, where the sender waits for our word
 	}
-	if err == nil {
-		if _, more := dec.Token(); more != io.EOF {
-			err = errTrailing
-			if tooLarge(more) {
-				err = more
-			}
+	body, err := io.ReadAll(r.Body)
+	switch {
+	case errors.As(err, new(*http.MaxBytesError)):
+		return v, &Error{Code: TooLarge}
+	case err != nil:
+		return v, &Error{Code: InvalidRequest, Detail: "The body could not be read to its end.", Err: err}
+	case !utf8.Valid(body):
+		return v, Fail(InvalidRequest, "The body is not UTF-8.")
+	}
+	// First as JSON, whole, so that a fault has its place in the body.
+	dec := json.NewDecoder(bytes.NewReader(body))
+	var object json.RawMessage
+	if err := dec.Decode(&object); err != nil {
+		return v, notJSON(err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return v, Fail(InvalidRequest, "There is more after the JSON object: send one object.")
+	}
+	return v, decodeObject(object, "", reflect.ValueOf(&v).Elem())
+}
+
+// isJSON reports whether headers announce plain JSON.
+func isJSON(h http.Header) bool {
+	if len(h["Content-Type"]) != 1 || len(h["Content-Encoding"]) != 0 {
+		return false
+	}
+	mediaType, _, err := mime.ParseMediaType(h["Content-Type"][0])
+	return err == nil && mediaType == "application/json"
+}
+
+// decodeObject reads an object, valid JSON, into the fields of a struct, member
+// by member: package json by itself takes names in any case, and twice. The
+// object stands in the field of that path; "" is the body.
+func decodeObject(object json.RawMessage, path string, v reflect.Value) error {
+	dec := json.NewDecoder(bytes.NewReader(object))
+	switch start, _ := dec.Token(); {
+	case start == json.Delim('{'):
+	case path == "":
+		return Fail(InvalidRequest, "The body must be a JSON object, not %s.", kindOf(start))
+	default:
+		return Fail(InvalidRequest, "The field %q takes an object, not %s.", strings.TrimSuffix(path, "."), kindOf(start))
+	}
+	names, fields := fieldsOf(v)
+	seen := map[string]bool{}
+	for dec.More() {
+		key, _ := dec.Token()
+		name := key.(string)
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return Because(Internal, err)
+		}
+		field, known := fields[name]
+		if !known {
+			return Fail(InvalidRequest, "The field %s is not known here. Known: %s.", shortened(path+name), strings.Join(names, ", "))
+		}
+		if seen[name] {
+			return Fail(InvalidRequest, "The field %q stands twice.", path+name)
+		}
+		seen[name] = true
+		if err := decodeValue(value, path+name, field); err != nil {
+			return err
 		}
 	}
-	if err != nil {
-		return v, decodeError(err, v)
+	return nil
+}
+
+// decodeValue reads one member's value; null is as good as no member.
+func decodeValue(value json.RawMessage, path string, field reflect.Value) error {
+	if string(value) == "null" {
+		return nil
 	}
-	return v, nil
-}
-
-var (
-	errNull     = errors.New("null in place of the JSON object")
-	errTrailing = errors.New("there is more after the JSON object")
-)
-
-func tooLarge(err error) bool {
-	var e *http.MaxBytesError
-	return errors.As(err, &e)
-}
-
-// decodeError puts the decoder's complaint in a caller's words.
-func decodeError(err error, into any) error {
-	var syntax *json.SyntaxError
+	into := field.Addr().Interface()
+	if _, itself := into.(json.Unmarshaler); !itself && field.Kind() == reflect.Struct {
+		return decodeObject(value, path+".", field)
+	}
+	err := json.Unmarshal(value, into)
 	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return Fail(InvalidRequest, "The field %q takes %s, not %s.", path, takes(wrong.Type), article(wrong.Value))
+	}
+	if err != nil { // of the field's own type
+		return Fail(InvalidRequest, "The field %q: %v.", path, err)
+	}
+	return nil
+}
+
+// notJSON puts the decoder's complaint in a caller's words.
+func notJSON(err error) error {
+	var syntax *json.SyntaxError
 	switch {
-	case tooLarge(err):
-		return &Error{Code: TooLarge}
-	case errors.As(err, &wrong) && wrong.Field == "":
-		return Fail(InvalidRequest, "The body must be a JSON object, not %s.", article(wrong.Value))
-	case errors.As(err, &wrong):
-		return Fail(InvalidRequest, "The field %q takes %s, not %s.", wrong.Field, takes(wrong.Type), article(wrong.Value))
 	case errors.As(err, &syntax):
 		return Fail(InvalidRequest, "The body is not JSON: the fault is at byte %d.", syntax.Offset)
 	case errors.Is(err, io.EOF):
 		return Fail(InvalidRequest, "The body is empty: send a JSON object.")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return Fail(InvalidRequest, "The body ends in the middle of its JSON object.")
-	case errors.Is(err, errNull):
-		return Fail(InvalidRequest, "The body must be a JSON object, not null.")
-	case errors.Is(err, errTrailing):
-		return Fail(InvalidRequest, "There is more after the JSON object: send one object.")
 	}
-	if field, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
-		if len(field) > 80 {
-			field = "with that long name"
-		}
-		return Fail(InvalidRequest, "The field %s is not known here. Known: %s.", field, strings.Join(fieldsOf(into), ", "))
+	return Because(Internal, err)
+}
+
+// kindOf names what a token begins.
+func kindOf(token json.Token) string {
+	switch token.(type) {
+	case json.Delim:
+		return "an array"
+	case string:
+		return "a string"
+	case bool:
+		return "true or false"
+	case nil:
+		return "null"
+	default:
+		return "a number"
 	}
-	// The connection broke, or took too long: nobody reads the answer.
-	return &Error{Code: InvalidRequest, Detail: "The body could not be read to its end.", Err: err}
+}
+
+// shortened quotes a caller's word, for an answer that must not grow with it.
+func shortened(s string) string {
+	if len(s) > 80 {
+		s = s[:80] + "…"
+	}
+	return strconv.Quote(strings.ToValidUTF8(s, ""))
 }
 
 func takes(t reflect.Type) string {
@@ -156,13 +220,16 @@ func article(value string) string {
 	}
 }
 
-func fieldsOf(v any) []string {
-	var names []string
-	for _, f := range reflect.VisibleFields(reflect.TypeOf(v)) {
+// fieldsOf is the fields of a struct by their names in JSON, and these in order,
+// quoted.
+func fieldsOf(v reflect.Value) (names []string, byName map[string]reflect.Value) {
+	byName = map[string]reflect.Value{}
+	for _, f := range reflect.VisibleFields(v.Type()) {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		names = append(names, fmt.Sprintf("%q", name))
+		names = append(names, strconv.Quote(name))
+		byName[name] = v.FieldByIndex(f.Index)
 	}
-	return names
+	return names, byName
 }
 
 // seconds rounds up: who waits that long has waited long enough.

@@ -78,7 +78,11 @@ func TestDecode(t *testing.T) {
 
 		{"an unknown field", "", `{"mesage":"hi"}`, 400, `The field "mesage" is not known here. ` + known},
 		{"an unknown field with quotes in it", "", `{"a\"b":1}`, 400, `The field "a\"b" is not known here. ` + known},
-		{"an unknown field inside", "", `{"inner":{"nom":"x"}}`, 400, `The field "nom" is not known here. ` + known},
+		{"an unknown field inside", "", `{"inner":{"nom":"x"}}`, 400, `The field "inner.nom" is not known here. Known: "name".`},
+		{"a name in another case", "", `{"Message":"x"}`, 400, `The field "Message" is not known here. ` + known},
+		{"a field that stands twice", "", `{"message":"x","message":"y"}`, 400, `The field "message" stands twice.`},
+		{"an array for an object inside", "", `{"inner":[]}`, 400, `The field "inner" takes an object, not an array.`},
+		{"an object inside that is null is absent", "", `{"inner":null}`, 200, ""},
 
 		{"a number for a string", "", `{"message":1}`, 400, `The field "message" takes a string, not a number.`},
 		{"an object for a string", "", `{"message":{}}`, 400, `The field "message" takes a string, not an object.`},
@@ -127,15 +131,36 @@ func TestDecodedValue(t *testing.T) {
 	}
 }
 
-// Bytes that are no UTF-8 are neither an error of ours nor passed on.
+// Bytes that are no UTF-8 are refused, and not passed on in the refusal.
 func TestDecodeInvalidUTF8(t *testing.T) {
 	t.Parallel()
-	got, err := api.Decode[order](posting("/", "{\"message\":\"a\xff\xc0b\"}"))
-	if err != nil || got.Message != "a��b" {
-		t.Errorf("message %q, error %v", got.Message, err)
+	for _, body := range []string{"{\"message\":\"a\xff\xc0b\"}", "{\"\xff\":1}"} {
+		reply := shop(t).send(posting("/health", body))
+		if reply.Status != 400 || !json.Valid([]byte(reply.Body)) || !strings.Contains(reply.Body, "not UTF-8") {
+			t.Errorf("%d %q", reply.Status, reply.Body)
+		}
 	}
-	if reply := shop(t).send(posting("/health", "{\"\xff\":1}")); reply.Status != 400 || !json.Valid([]byte(reply.Body)) {
-		t.Errorf("%d %q", reply.Status, reply.Body)
+}
+
+// What only headers say is refused before a byte of the body is read.
+func TestDecodeRefusesByItsHeaders(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name   string
+		set    func(*http.Request)
+		status int
+	}{
+		{"a body announced above 1 MiB", func(r *http.Request) { r.ContentLength = api.MaxBody + 1 }, 413},
+		{"two content types", func(r *http.Request) { r.Header.Add("Content-Type", "application/json") }, 415},
+		{"a content coding", func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }, 415},
+	} {
+		body := &endless{left: 100}
+		r := httptest.NewRequest("POST", "/health", body)
+		r.Header.Set("Content-Type", "application/json")
+		row.set(r)
+		if got := shop(t).send(r); got.Status != row.status || body.left != 100 {
+			t.Errorf("%s: %d, want %d; %d of 100 bytes left", row.name, got.Status, row.status, body.left)
+		}
 	}
 }
 
@@ -195,7 +220,7 @@ func TestHugeBody(t *testing.T) {
 		memory uint64
 	}{
 		{"one string", `{"message":"`, nil, 413, api.MaxBody + 512, 8 << 20},
-		{"no JSON", ``, nil, 400, 4096, 1 << 20},
+		{"no JSON", ``, nil, 413, api.MaxBody + 512, 8 << 20},
 		{"nobody's", `{"message":"`, auth.Unknown, 401, 0, 1 << 20},
 	} {
 		s := newSite(t, behind(&guard{caller: auth.RootCaller(), err: row.door}),

@@ -62,7 +62,7 @@ func (d *LocalDoor) Admit(ctx context.Context, r *http.Request, from netip.Addr)
 	switch {
 	case errors.As(err, &reason):
 		if wait := d.Flood.Failed(from); wait > 0 {
-			return auth.Caller{}, &Error{Code: RateLimited, RetryAfter: wait, Err: err,
+			return auth.Caller{}, &Error{Code: RateLimited, RetryAfter: wait, HangUp: true, Err: err,
 				Detail: "Too many failed attempts from this address. A valid token still works."}
 		}
 		return auth.Caller{}, err

@@ -77,6 +77,7 @@ type Error struct {
 	Code       Code
 	Detail     string        // what to do; "": the code's own
 	RetryAfter time.Duration // 0: none, or the code's own
+	HangUp     bool          // end the connection, so that the next try costs a new one
 	Err        error         // what happened, for the log; may be nil
 }
 
@@ -170,6 +171,9 @@ func writeError(w http.ResponseWriter, err error, requestID string) {
 		h.Set("WWW-Authenticate", `Bearer realm="postern"`)
 	case ScopeMissing:
 		h.Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
+	}
+	if e.HangUp {
+		h.Set("Connection", "close")
 	}
 	retry := e.RetryAfter
 	if retry == 0 && problems[e.Code].status == http.StatusServiceUnavailable {

@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -59,12 +60,13 @@ type Config struct {
 	TLS         bool     // callers come over TLS: say so in Strict-Transport-Security
 }
 
-// Bounds of the other side's slowness. Without the second a caller who stops
-// reading would keep a chat, and all it holds, for as long as it likes. It is
-// longer than the first because net/http waits for a body before it refuses one.
+// Bounds of the other side's slowness. Without them anybody could keep a
+// connection, and a caller who stops reading a chat and all it holds, for as
+// long as it likes.
 const (
-	bodyTimeout = 30 * time.Second // for a request's body to come in
-	sendTimeout = time.Minute      // for a response, or one piece of a stream, to be taken
+	bodyTimeout   = 30 * time.Second // for a request's body to come in
+	lingerTimeout = 5 * time.Second  // for the rest of a body after the answer to it
+	sendTimeout   = time.Minute      // for a response, or one piece of a stream, to be taken
 )
 
 // The values of headers that are always the same. Nobody writes into a header's
@@ -125,15 +127,14 @@ func (f *frame) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	origins := cors(f.CORSOrigins)
 	origins.set(h, r.Header.Get("Origin"))
 
+	if r.Body != http.NoBody {
+		r = x.boundBody(r)
+		defer x.leaveBody()
+	}
 	if r.Method == http.MethodOptions {
 		x.event.route = "preflight"
 		origins.preflight(x)
 		return
-	}
-	if r.Body != http.NoBody {
-		// A sender that stalls loses its connection, read or unread.
-		http.NewResponseController(w).SetReadDeadline(x.event.start.Add(bodyTimeout))
-		r.Body = http.MaxBytesReader(x, r.Body, MaxBody)
 	}
 	if err := f.router.find(r).serve(x, r); err != nil {
 		x.fail(r, err)
@@ -255,13 +256,48 @@ func (e *endpoint) allow() string {
 // which notes whether and how they answered, and the event to be logged.
 type exchange struct {
 	http.ResponseWriter
-	status int // 0: nothing written yet
+	status int       // 0: nothing written yet
+	body   *incoming // nil: the request has none
 	event  event
+}
+
+// incoming is a request's body that knows whether it was read to its end.
+type incoming struct {
+	io.ReadCloser
+	ended bool
+}
+
+func (b *incoming) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.ended = b.ended || err == io.EOF
+	return n, err
+}
+
+// boundBody is r with a body that may have MaxBody bytes and bodyTimeout to come
+// in. net/http keeps its own request, in which it looks for what "Expect:
+// 100-continue" still owes.
+func (x *exchange) boundBody(r *http.Request) *http.Request {
+	http.NewResponseController(x.ResponseWriter).SetReadDeadline(x.event.start.Add(bodyTimeout))
+	x.body = &incoming{ReadCloser: http.MaxBytesReader(x, r.Body, MaxBody)}
+	bounded := r.WithContext(r.Context())
+	bounded.Body = x.body
+	return bounded
+}
+
+// leaveBody gives a sender that was answered lingerTimeout to send what nobody
+// will read; then it loses its connection.
+func (x *exchange) leaveBody() {
+	http.NewResponseController(x.ResponseWriter).SetReadDeadline(time.Now().Add(lingerTimeout))
 }
 
 func (x *exchange) WriteHeader(status int) {
 	if x.status == 0 && status >= 200 {
 		x.status = status
+		if x.body != nil && !x.body.ended {
+			// What follows on the connection is the rest of a body, for which net/http
+			// would make the answer wait if there was to be another request.
+			x.Header().Set("Connection", "close")
+		}
 		http.NewResponseController(x.ResponseWriter).SetWriteDeadline(time.Now().Add(sendTimeout))
 	}
 	x.ResponseWriter.WriteHeader(status)

@@ -56,17 +56,20 @@ func serve(t *testing.T, h http.Handler) *pipes {
 	return network
 }
 
-// P15: a sender that stalls is let go after 30 s, whether its body was wanted
-// or not. The connection is of no use to it afterwards.
+// P15: a sender that stalls is answered as soon as there is an answer, and let go
+// after 30 s, or 5 s after an answer that didn't want its body. The connection is
+// of no use to it afterwards.
 func TestSlowBodyIsCut(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
-		name   string
-		door   error
-		status int
+		name     string
+		door     error
+		status   int
+		answered time.Duration // at the latest
+		released time.Duration
 	}{
-		{"a caller's", nil, 400},
-		{"a stranger's", auth.NoCredential, 401},
+		{"a caller's", nil, 400, 31 * time.Second, 36 * time.Second},
+		{"a stranger's", auth.NoCredential, 401, 0, 6 * time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSite(t, behind(&guard{caller: auth.RootCaller(), err: row.door}),
@@ -94,9 +97,12 @@ func TestSlowBodyIsCut(t *testing.T) {
 			if response.StatusCode != row.status {
 				t.Errorf("%s: status %d, want %d", row.name, response.StatusCode, row.status)
 			}
+			if waited := time.Since(start); waited > row.answered {
+				t.Errorf("%s: it took %v to answer, want %v at most", row.name, waited, row.answered)
+			}
 			io.Copy(io.Discard, in) // until the server hangs up
-			if waited := time.Since(start); waited > 31*time.Second {
-				t.Errorf("%s: it took %v to let go, want 30 s", row.name, waited)
+			if waited := time.Since(start); waited > row.released {
+				t.Errorf("%s: it took %v to let go, want %v at most", row.name, waited, row.released)
 			}
 			conn.Close()
 			time.Sleep(time.Minute) // the sender notices
@@ -260,5 +266,40 @@ func TestWantsStream(t *testing.T) {
 	}
 	if r := request("POST", "/chat", "Accept: application/json", "Accept: text/event-stream"); !api.WantsStream(r) {
 		t.Error("a second header is not read")
+	}
+}
+
+// P15, P17: what needs no credential is held to the same, preflights too; and
+// nobody waits for a "100 Continue" that will not come.
+func TestStrangersDontHoldConnections(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name, request string
+		status        int
+	}{
+		{"a preflight with a body that never comes", "OPTIONS /chat HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n", 204},
+		{"a chunked preflight", "OPTIONS /chat HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", 204},
+		{"an unknown path", "POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n", 404},
+		{"a refusal that is waited for", "POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\nExpect: 100-continue\r\n\r\n", 401},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, behind(&guard{err: auth.NoCredential}), handling("chat", func(http.ResponseWriter, *http.Request, auth.Caller) error { return nil }))
+			conn := serve(t, s).dial()
+			defer conn.Close()
+			start := time.Now()
+			fmt.Fprint(conn, row.request)
+			in := bufio.NewReader(conn)
+			response, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatalf("%s: %v", row.name, err)
+			}
+			if response.StatusCode != row.status || time.Since(start) > 0 {
+				t.Errorf("%s: status %d after %v, want %d at once", row.name, response.StatusCode, time.Since(start), row.status)
+			}
+			io.Copy(io.Discard, in)
+			if waited := time.Since(start); waited > 6*time.Second {
+				t.Errorf("%s: it took %v to let go, want 6 s at most", row.name, waited)
+			}
+		})
 	}
 }

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"mime"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -11,12 +13,16 @@ import (
 // idle for 5 minutes (30 s if edge-optimised), other proxies sooner.
 const heartbeat = 15 * time.Second
 
-// WantsStream reports whether r's Accept header asks for server-sent events.
+// WantsStream reports whether r's Accept header asks for server-sent events. A
+// weight of 0 asks for something else (RFC 9110 §12.4.2).
 func WantsStream(r *http.Request) bool {
 	for _, header := range r.Header["Accept"] {
 		for part := range strings.SplitSeq(header, ",") {
-			mediaType, _, _ := strings.Cut(part, ";")
-			if strings.EqualFold(strings.TrimSpace(mediaType), "text/event-stream") {
+			mediaType, parameters, err := mime.ParseMediaType(part)
+			if err != nil || mediaType != "text/event-stream" {
+				continue
+			}
+			if weight, err := strconv.ParseFloat(parameters["q"], 64); err != nil || weight > 0 {
 				return true
 			}
 		}

@@ -108,8 +108,8 @@ func (b bridge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // onceWriter gives a response the first status that it is given. It also drops
-// WWW-Authenticate, which API Gateway would send under another name
-// (x-amzn-Remapped-WWW-Authenticate).
+// what API Gateway would send under another name (x-amzn-Remapped-…):
+// WWW-Authenticate, and Connection, which is about a connection of its own.
 type onceWriter struct {
 	http.ResponseWriter
 	wrote bool
@@ -119,6 +119,7 @@ func (w *onceWriter) WriteHeader(status int) {
 	if !w.wrote && status >= 200 { // API Gateway has no interim responses
 		w.wrote = true
 		w.Header().Del("WWW-Authenticate")
+		w.Header().Del("Connection")
 		w.ResponseWriter.WriteHeader(status)
 	}
 }

@@ -314,6 +314,7 @@ var malformed = map[string]string{
 	"bytes that are no UTF-8": "\xff\xfe",
 	"a cut digest":            "sha256:0123456789abcdef",
 	"a NUL":                   "one\x00",
+	"an issued key":           key,
 }
 
 // TestRotatingMalformed is P1: a secret that holds no token is an outage, cold

@@ -139,6 +139,8 @@ func ParseConfigured(s string) (Digest, error) {
 		return Digest{}, fmt.Errorf("it is empty")
 	case len(s) > MaxToken:
 		return Digest{}, fmt.Errorf("it has %d bytes, at most %d are allowed", len(s), MaxToken)
+	case IsIssued(s):
+		return Digest{}, fmt.Errorf("it has the form of an issued key, which works without being configured")
 	case !WellFormed(s):
 		return Digest{}, fmt.Errorf("it has a space or a character outside printable ASCII, which no client could send")
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"postern/shared/auth"
-	"postern/shared/keys"
 	"postern/shared/model"
 	"postern/shared/secret"
 )
@@ -103,14 +102,10 @@ func each[T any](parse func(string) (T, error)) func(string) ([]T, error) {
 	}
 }
 
-// parseToken takes a credential as an operator configures it. An issued key is
-// none: a token of that form is only ever looked up, so it would never match.
-// Nor would a digest whose prefix is in capitals, read as the token itself.
+// parseToken takes a credential as an operator configures it. A digest whose
+// prefix is in capitals would be read as the token itself, and never match.
 func parseToken(text string) (secret.Digest, error) {
 	text = strings.TrimSpace(text)
-	if keys.HasForm(text) {
-		return secret.Digest{}, errors.New("it has the form of an issued key, which works without being configured")
-	}
 	if n := len(digestPrefix); len(text) > n && text[:n] != digestPrefix && strings.EqualFold(text[:n], digestPrefix) {
 		return secret.Digest{}, errors.New("sha256: is written in small letters")
 	}

@@ -1,16 +1,16 @@
-package keys_test
+package secret_test
 
 import (
 	"regexp"
 	"testing"
 
-	"postern/shared/keys"
+	"postern/shared/secret"
 )
 
 const key = "postern_AAAAbbbb0000_" + "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG" + "hijklm"
 
-// TestHasForm: a key has its form whole or not at all, contract §2.
-func TestHasForm(t *testing.T) {
+// TestIsIssued: a key has its form whole or not at all, contract §2.
+func TestIsIssued(t *testing.T) {
 	t.Parallel()
 	rows := []struct {
 		name, token string
@@ -38,7 +38,7 @@ func TestHasForm(t *testing.T) {
 		{"two keys", key + key, false},
 	}
 	for _, row := range rows {
-		if got := keys.HasForm(row.token); got != row.want {
+		if got := secret.IsIssued(row.token); got != row.want {
 			t.Errorf("%s has the form: %v", row.name, got)
 		}
 	}
@@ -48,16 +48,16 @@ func TestHasForm(t *testing.T) {
 // secret scanners use it.
 func TestPatternFindsKeys(t *testing.T) {
 	t.Parallel()
-	found := regexp.MustCompile(keys.Pattern).FindString("curl -H 'Authorization: Bearer " + key + "' https://example.com")
+	found := regexp.MustCompile(secret.IssuedPattern).FindString("curl -H 'Authorization: Bearer " + key + "' https://example.com")
 	if found != key {
 		t.Errorf("found is %q", found)
 	}
 }
 
-// FuzzHasForm: the check that is written out and the published expression are
+// FuzzIsIssued: the check that is written out and the published expression are
 // the same.
-func FuzzHasForm(f *testing.F) {
-	whole := regexp.MustCompile(`\A(?:` + keys.Pattern + `)\z`)
+func FuzzIsIssued(f *testing.F) {
+	whole := regexp.MustCompile(`\A(?:` + secret.IssuedPattern + `)\z`)
 	f.Add("")
 	f.Add(key)
 	for i := range key { // each byte in turn another one
@@ -68,7 +68,7 @@ func FuzzHasForm(f *testing.F) {
 		f.Add(key[:i] + key[i+1:])
 	}
 	f.Fuzz(func(t *testing.T, token string) {
-		if got, want := keys.HasForm(token), whole.MatchString(token); got != want {
+		if got, want := secret.IsIssued(token), whole.MatchString(token); got != want {
 			t.Errorf("%q has the form: %v, matches the pattern: %v", token, got, want)
 		}
 	})
