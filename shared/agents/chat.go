@@ -3,7 +3,6 @@ package agents
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -59,16 +58,17 @@ func (c *Chat) Handle(w http.ResponseWriter, r *http.Request, caller auth.Caller
 	case len(message) > maxMessage:
 		return &api.Error{Code: api.TooLarge}
 	}
-	agent, err := c.choose(caller, req.Agent)
-	if err != nil {
-		return err
+	runner := Runner{c.File, c.Models}
+	what, found := runner.Find(caller, req.Agent)
+	if !found {
+		return errNoAgent
 	}
 	ctx, cancel := c.bound(r.Context())
 	defer cancel()
 
-	run := &run{w: w, agent: agent, streams: req.Stream || api.WantsStream(r)}
+	run := &run{w: w, what: what, streams: req.Stream || api.WantsStream(r)}
 	defer run.close()
-	for event, err := range c.Models.Run(ctx, agent, message) {
+	for event, err := range runner.Run(ctx, what, Ask(message)) {
 		if err == nil {
 			err = run.take(event)
 		}
@@ -76,20 +76,7 @@ func (c *Chat) Handle(w http.ResponseWriter, r *http.Request, caller auth.Caller
 			return run.fail(r, failure(ctx, err))
 		}
 	}
-	if !run.done {
-		return run.fail(r, failure(ctx, errUnfinished))
-	}
 	return run.finish()
-}
-
-// choose finds the agent by name, or the first one that the caller may use.
-func (c *Chat) choose(caller auth.Caller, name string) (Agent, error) {
-	for _, a := range c.File.Agents {
-		if caller.MayUse(a.Name) && (name == "" || name == a.Name) {
-			return a, nil
-		}
-	}
-	return Agent{}, errNoAgent
 }
 
 // bound ends ctx when the chat has taken too long.
@@ -101,10 +88,7 @@ func (c *Chat) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 	return context.WithDeadline(ctx, end)
 }
 
-// errUnfinished is the end of a stream that may have been cut.
-var errUnfinished = fmt.Errorf("%w: its stream ended without a stop", model.ErrFailed)
-
-// failure gives a model's error its public face.
+// failure gives a run's error its public face.
 func failure(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, model.ErrTimeout), errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -113,6 +97,8 @@ func failure(ctx context.Context, err error) error {
 		return api.Because(api.ModelUnavailable, err)
 	case errors.Is(err, model.ErrFailed):
 		return api.Because(api.ModelFailed, err)
+	case errors.Is(err, ErrPromptTooLarge):
+		return &api.Error{Code: api.TooLarge, Detail: "This message is too long for the workflow that is to answer it.", Err: err}
 	default:
 		return err
 	}
@@ -123,18 +109,22 @@ func failure(ctx context.Context, err error) error {
 // fails before it is an ordinary error with its own status.
 type run struct {
 	w       http.ResponseWriter
-	agent   Agent
+	what    Runnable
 	streams bool
 
 	stream *api.Stream // nil until the first piece
 	text   strings.Builder
 	usage  model.Usage
-	done   bool
 }
 
-func (r *run) take(e model.Event) error {
-	if e.Stop != "" {
-		r.usage, r.done = e.Usage, true
+func (r *run) take(e Event) error {
+	switch {
+	case e.Result != nil:
+		r.usage = e.Result.Usage
+		return nil
+	case e.Step != nil && r.streams:
+		return r.open().Send("step", e.Step)
+	case e.Step != nil:
 		return nil
 	}
 	r.text.WriteString(e.Text)
@@ -155,8 +145,8 @@ func (r *run) finish() error {
 	reply := chatReply{
 		Response:  r.text.String(),
 		Status:    "success",
-		Agent:     r.agent.Name,
-		Model:     r.agent.Model.String(),
+		Agent:     r.what.Name(),
+		Model:     r.what.Model().String(),
 		Usage:     r.usage,
 		RequestID: api.RequestID(r.w),
 	}

@@ -6,6 +6,24 @@ import "reflect"
 var (
 	DocumentType    = reflect.TypeFor[document]()
 	AgentListType   = reflect.TypeFor[agentList]()
-	AgentFieldsType = reflect.TypeFor[agentFields]()
+	KeyedAgentType  = reflect.TypeFor[keyedAgent]()
 	ListedAgentType = reflect.TypeFor[listedAgent]()
+	StepListType    = reflect.TypeFor[stepList]()
+	StepFieldsType  = reflect.TypeFor[stepFields]()
+	ListedStepType  = reflect.TypeFor[listedStep]()
+	VariablesType   = reflect.TypeFor[variables]()
+	PlacedTextType  = reflect.TypeFor[placedText]()
+	ModelBlockType  = reflect.TypeFor[modelBlock]()
+	WorkflowType    = reflect.TypeFor[workflowBlock]()
+	DeployType      = reflect.TypeFor[Deploy]()
+	ForeignType     = reflect.TypeFor[foreign]()
+)
+
+// Bounds of prompts, and of a workflow.
+const (
+	MaxPrompt = maxPrompt
+	MaxResult = maxResult
+	MaxSteps  = maxSteps
+
+	MaxVariables = maxVariables
 )

@@ -1,5 +1,5 @@
-// Package agents knows the agents of a deployment: agents.yaml, and the prompt
-// that an agent's fields make.
+// Package agents knows the agents of a deployment, agents.yaml, and runs them:
+// one agent that answers, or the file's workflow, whose steps agents do in turn.
 //
 // The file is strict. It is one YAML document of fields that Postern knows,
 // with no anchors, aliases, merge keys or tags; each agent's name occurs once;
@@ -7,6 +7,10 @@
 // names the place, the fault and the cure:
 //
 //	agents.yaml:12: agents.sumfrench.instrutions: unknown field; did you mean "instructions"?
+//
+// Both shapes of PraisonAI's files are read. Its fields that nothing here acts
+// on are known by name, take any value and are listed in File.Warnings; those
+// whose absence would change what runs, as a step that loops, are refused.
 //
 // Two rules keep that safe. An error names keys and lines and never repeats a
 // value, because any value may be a mistyped secret (auth_token is one, and is
@@ -17,6 +21,9 @@
 // them, and agents.schema.json, which gives editors completion, is generated
 // from them. Where the contract has an order of precedence (an agent's llm,
 // the file's llm, the MODEL setting), Load has already applied it.
+//
+// A Runner finds what a caller may use, by name, and runs it; handlers of any
+// wire format are written on top of it. What a model is told is in prompt.go.
 package agents
 
 import (
@@ -25,6 +32,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"postern/shared/model"
@@ -32,8 +40,10 @@ import (
 
 // File is a valid agents.yaml.
 type File struct {
-	Agents []Agent // at least one, in the file's order, each name once
-	Deploy Deploy
+	Agents   []Agent   // at least one, in the file's order, each name once
+	Workflow *Workflow // nil: the file has no steps
+	Deploy   Deploy
+	Warnings []string // what to tell who starts or deploys this, a line each
 }
 
 // Agent is one agent with its defaults filled in. All texts are trimmed; at
@@ -77,7 +87,7 @@ func Parse(name string, data []byte, fallback string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("MODEL: %w", err)
 	}
-	at := spot{file: name}
+	at := spot{file: name, idle: new([]spot)}
 	root, err := parseYAML(data, at)
 	if err != nil {
 		return nil, err
@@ -91,56 +101,115 @@ func Parse(name string, data []byte, fallback string) (*File, error) {
 
 // file says what the fields mean together.
 func (d document) file(at spot, fallback model.Name) (*File, error) {
-	if len(d.Agents) == 0 {
+	if d.Agents.at.isSet() && d.Roles.at.isSet() {
+		return nil, d.Roles.at.errorf("is another name for agents, in line %d; keep one", d.Agents.at.line)
+	}
+	listed := slices.Concat(d.Agents.all, d.Roles.all)
+	if len(listed) == 0 {
 		return nil, at.errorf("has no agents; add one under `agents:`, or run `postern init` for a sample")
 	}
 	if d.Deploy.Type.IsSet() && d.Deploy.Type.V != "api" {
 		return nil, fmt.Errorf("%s: only api can be deployed from here; delete the line", d.Deploy.Type.Where)
 	}
+	inherited, err := oneOf(d.LLM, d.Workflow.LLM, d.Workflow.DefaultLLM)
+	if err != nil {
+		return nil, err
+	}
+	if !inherited.IsSet() {
+		inherited.V = fallback
+	}
 
 	f := &File{Deploy: d.Deploy.API}
 	seen := map[string]spot{}
-	for _, fields := range d.Agents {
+	for _, fields := range listed {
 		if first, twice := seen[fields.name]; twice {
 			return nil, fields.at.errorf("this name is already in line %d; choose another", first.line)
 		}
 		seen[fields.name] = fields.at
 
-		agent, err := fields.agent()
+		agent, err := fields.agent(inherited)
 		if err != nil {
 			return nil, err
 		}
-		switch {
-		case fields.LLM.IsSet():
-			agent.Model, agent.ModelWhere = fields.LLM.V, fields.LLM.Where
-		case d.LLM.IsSet():
-			agent.Model, agent.ModelWhere = d.LLM.V, d.LLM.Where
-		default:
-			agent.Model = fallback
-		}
 		f.Agents = append(f.Agents, agent)
 	}
+	if f.Workflow, err = d.workflow(listed); err != nil {
+		return nil, err
+	}
+	f.Warnings = warnings(at.file, *at.idle)
 	return f, nil
 }
 
-// agent is the agent that the fields describe, its model aside.
-func (a agentFields) agent() (Agent, error) {
-	instructions, backstory := strings.TrimSpace(a.Instructions.V), strings.TrimSpace(a.Backstory.V)
-	if instructions != "" && backstory != "" && instructions != backstory {
-		return Agent{}, fmt.Errorf("%s: is another name for instructions, and the two differ; keep one", a.Backstory.Where)
+// agent is the agent that the fields describe. It has the inherited model if it
+// names none.
+func (a agentFields) agent(inherited Value[model.Name]) (Agent, error) {
+	instructions, err := oneOf(trimmed(a.Instructions), trimmed(a.Backstory))
+	if err != nil {
+		return Agent{}, err
+	}
+	llm, err := oneOf(a.LLM, a.Model)
+	if err != nil {
+		return Agent{}, err
+	}
+	if !llm.IsSet() {
+		llm = inherited
 	}
 	agent := Agent{
 		Name:         a.name,
 		Description:  strings.TrimSpace(a.Description.V),
 		Role:         strings.TrimSpace(a.Role.V),
 		Goal:         strings.TrimSpace(a.Goal.V),
-		Instructions: firstOf(instructions, backstory),
+		Instructions: instructions.V,
+		Model:        llm.V,
+		ModelWhere:   llm.Where,
 	}
 	agent.Description = firstOf(agent.Description, agent.Role, agent.Goal)
 	if agent.SystemPrompt() == "" {
 		return Agent{}, a.at.errorf("says nothing to the model; write instructions, or a role and a goal")
 	}
 	return agent, nil
+}
+
+// oneOf is the field that the file has, of several names for one. Two of them
+// may be there if they say the same.
+func oneOf[T comparable](names ...Value[T]) (Value[T], error) {
+	var field Value[T]
+	for _, v := range names {
+		switch {
+		case !v.IsSet():
+		case !field.IsSet():
+			field = v
+		case v.V != field.V:
+			first := field.Where[strings.LastIndexAny(field.Where, ". ")+1:]
+			return field, fmt.Errorf("%s: is another name for %s, and the two differ; keep one", v.Where, first)
+		}
+	}
+	return field, nil
+}
+
+// trimmed is a text without the white space around it.
+func trimmed(v Value[string]) Value[string] {
+	v.V = strings.TrimSpace(v.V)
+	return v
+}
+
+// maxWarned is how many fields a warning names.
+const maxWarned = 30
+
+// warnings says in one line which fields nothing acts on, in the file's order.
+func warnings(file string, idle []spot) []string {
+	if len(idle) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(idle, func(a, b spot) int { return a.line - b.line })
+	var list []string
+	for _, at := range idle[:min(len(idle), maxWarned)] {
+		list = append(list, fmt.Sprintf("%s (line %d)", at.path, at.line))
+	}
+	if more := len(idle) - len(list); more > 0 {
+		list = append(list, fmt.Sprintf("and %d more", more))
+	}
+	return []string{spot{file: file}.String() + ": not acted on: " + strings.Join(list, ", ")}
 }
 
 // firstOf is the first text that is not empty.

@@ -1,6 +1,7 @@
 package agents_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"postern/shared/agents"
+	"postern/shared/auth"
 	"postern/shared/model"
 	"postern/shared/secret"
 )
@@ -165,9 +167,10 @@ func TestRefusals(t *testing.T) {
 	tests := []struct{ name, text, want string }{
 		{"a mistyped field", "agents:\n  sumfrench:\n    instrutions: x", `agents.yaml:3: agents.sumfrench.instrutions: unknown field; did you mean "instructions"?`},
 		{"a field in capitals", "agents: {a: {Role: x}}", `agents.yaml:1: agents.a.Role: unknown field; did you mean "role"?`},
-		{"a field like no other", "agents: {a: {temperature: x}}", `agents.yaml:1: agents.a.temperature: unknown field; known fields are role, goal, instructions, backstory, description, llm`},
-		{"a field like no other in a list", "agents:\n- name: a\n  tools: []", `agents.yaml:3: agents[0].tools: unknown field; known fields are name, role, goal, instructions, backstory, description, llm`},
-		{"a field like no other at the top", "\nroles: {}", `agents.yaml:2: roles: unknown field; known fields are llm, agents, deploy`},
+		{"a field like no other", "agents: {a: {temperature: x}}", `agents.yaml:1: agents.a.temperature: unknown field; known fields are role, goal, instructions, backstory, description, llm, model, tasks`},
+		{"a field like no other in a list", "agents:\n- name: a\n  colour: []", `agents.yaml:3: agents[0].colour: unknown field; known fields are name, role, goal, instructions, backstory, description, llm, model, tasks`},
+		{"a field like no other at the top", "\ncolours: {}", `agents.yaml:2: colours: unknown field; known fields are name, llm, input, topic, variables, agents, roles, steps, tasks, workflow, deploy`},
+		{"a mistyped field that nothing acts on", "agents: {a: {max_itr: 3}}", `agents.yaml:1: agents.a.max_itr: unknown field; did you mean "max_iter"?`},
 		{"a mistyped setting", "deploy:\n  api:\n    prot: 1", `agents.yaml:3: deploy.api.prot: unknown field; did you mean "port"?`},
 
 		{"a text for a port", "deploy: {api: {port: http}}", `agents.yaml:1: deploy.api.port: must be a whole number, not text`},
@@ -183,7 +186,10 @@ func TestRefusals(t *testing.T) {
 		{"a blank text", "agents: {a: {role: '  '}}", `agents.yaml:1: agents.a.role: is empty; write something or delete the line`},
 		{"another deployment", "deploy: {type: cloud}" + agent, `agents.yaml:1: deploy.type: only api can be deployed from here; delete the line`},
 
-		{"a model's block", "agents: {a: {llm: {model: gpt-4o}}}", `agents.yaml:1: agents.a.llm: a block of model settings is not supported yet; write the name alone, for example llm: openai/gpt-4o-mini`},
+		{"a model's block without a model", "agents: {a: {llm: {temperature: 1}}}", "agents.yaml:1: agents.a.llm: has no model; add `model:` and its name, or write the name alone"},
+		{"a model's block with a key", "llm:\n  model: x\n  api_key: sk-1", `agents.yaml:3: llm.api_key: a model's key and address are not read from this file: set OPENAI_API_KEY and OPENAI_BASE_URL`},
+		{"a model's block with an address", "llm: {base_url: http://x}", `agents.yaml:1: llm.base_url: a model's key and address are not read from this file: set OPENAI_API_KEY and OPENAI_BASE_URL`},
+		{"a model in a block with spaces", "llm: {model: a b}", `agents.yaml:1: llm.model: is no model's name; write provider/name without spaces, for example offline/eliza`},
 		{"a model with spaces", "llm: a model", `agents.yaml:1: llm: is no model's name; write provider/name without spaces, for example offline/eliza`},
 
 		{"an empty file", "", "agents.yaml: is empty; run `postern init` for a sample"},
@@ -300,12 +306,15 @@ func TestFallbackMustBeAModelsName(t *testing.T) {
 func TestHostileFilesAreRefusedQuickly(t *testing.T) {
 	const size = 128 << 10
 	fill := func(s string) string { return strings.Repeat(s, size/len(s)) }
-	var keys, stairs, laughs strings.Builder
+	var keys, stairs, laughs, crowd strings.Builder
 	for i := 0; keys.Len() < 70_000; i++ { // just below the bound on tokens
 		fmt.Fprintf(&keys, "k%d: v\n", i)
 	}
 	for i := 0; stairs.Len() < size-2_000; i++ {
 		fmt.Fprintf(&stairs, "%sa:\n", strings.Repeat(" ", i))
+	}
+	for i := range 1_300 {
+		fmt.Fprintf(&crowd, "- {name: a%d, role: r, cache: x}\n", i)
 	}
 	laughs.WriteString("l0: &l0 ha\n")
 	for i := 1; i < 40; i++ {
@@ -328,6 +337,11 @@ func TestHostileFilesAreRefusedQuickly(t *testing.T) {
 		"one long quote":   `"` + fill("x ")[2:] + `"`,
 		"blank lines":      fill("\n"),
 		"comments":         fill("# a\n"),
+
+		"stairs that nothing reads":       "framework:\n " + strings.ReplaceAll(stairs.String(), "\n", "\n "),
+		"a list that nothing reads":       "framework: [" + strings.Repeat("{a: [b]},", 2_000) + "]",
+		"steps of agents that aren't":     "agents: {a: {role: r}}\nsteps:\n" + strings.Repeat("- {agent: b}\n", 2_800),
+		"agents of fields without effect": "steps: [{agent: x}]\nagents:\n" + crowd.String(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
@@ -351,12 +365,25 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(sample)
+	samples, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(samples) == 0 {
+		f.Fatal(samples, err)
+	}
+	for _, path := range samples {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
 	for _, seed := range []string{
 		allDeploy + "\nagents: {a: {role: r}}",
 		"agents:\n- name: a\n  role: |-\n    x\n\n    y\n- {name: b, goal: \"\\u00e9\"}\n",
 		"agents: &x\n  a: *x\n<<: *x\n? [a]\n: !!str b\n",
 		"%YAML 1.2\n---\na: >+2\n   b\n...\n---\n",
 		"\ufeffa:\r\n\tb: 'c\n",
+		"name: w\nvariables: {x: 1, y: [2]}\nagents: {a: {role: r, tools: {? x}}}\nsteps:\n  s: {agent: a, action: '{{x}} {{z}}', loop: }\n",
+		"roles: [{name: a, role: r, tasks: [{task: x, context: *y}]}]\nmodels: {<<: {api_key: z}}",
 		"agents: {a: {role: 0x1F, goal: .inf, llm: {model: x}}}",
 	} {
 		f.Add([]byte(seed))
@@ -373,6 +400,14 @@ func FuzzParse(f *testing.F) {
 					t.Errorf("an empty agent: %+v", a)
 				}
 			}
+			for _, w := range file.Warnings {
+				if strings.ContainsAny(w, "\r\n\x1b") || !strings.HasPrefix(w, "agents.yaml: not acted on: ") {
+					t.Errorf("not one line about the file: %q", w)
+				}
+			}
+			if w := file.Workflow; w != nil {
+				checkRuns(t, file)
+			}
 			return
 		}
 		if strings.ContainsAny(err.Error(), "\r\n\x1b") || !strings.HasPrefix(err.Error(), "agents.yaml:") {
@@ -384,6 +419,30 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// checkRuns plays the file's workflow to its end.
+func checkRuns(t *testing.T, file *agents.File) {
+	runner := agents.Runner{File: file, Models: agents.Models{}}
+	for _, a := range file.Agents {
+		runner.Models[a.Model.Provider] = says("x")
+	}
+	what, found := runner.Find(auth.RootCaller(), "")
+	if !found || !what.IsWorkflow() {
+		t.Fatal("root doesn't find the workflow")
+	}
+	steps := 0
+	for event, err := range runner.Run(t.Context(), what, agents.Ask("message")) {
+		if err != nil && !errors.Is(err, agents.ErrPromptTooLarge) {
+			t.Fatal(err)
+		}
+		if event.Step != nil {
+			steps++
+		}
+		if event.Result != nil && steps != len(file.Workflow.Steps) {
+			t.Errorf("%d steps of %d", steps, len(file.Workflow.Steps))
+		}
+	}
 }
 
 func BenchmarkParseSample(b *testing.B) {

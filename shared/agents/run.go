@@ -2,12 +2,14 @@ package agents
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
 	"slices"
 	"strings"
 
+	"postern/shared/auth"
 	"postern/shared/model"
 )
 
@@ -54,18 +56,235 @@ func (m Models) names() []string {
 	return names
 }
 
-// Run lets agent a answer one message: its prompt and the message, one call of
-// its model. The events are the model's.
-func (m Models) Run(ctx context.Context, a Agent, message string) iter.Seq2[model.Event, error] {
-	one := m.find(a.Model)
-	if one == nil {
-		return func(yield func(model.Event, error) bool) {
-			yield(model.Event{}, fmt.Errorf("%w: no model %s", model.ErrUnavailable, a.Model))
+// Runner runs what a file offers, with a process' models.
+type Runner struct {
+	File   *File
+	Models Models
+}
+
+// Runnable is what can answer a caller: an agent, or the workflow. Only Find
+// makes one, so nothing runs that its caller may not use.
+type Runnable struct {
+	workflow *Workflow // nil: one agent answers
+	agents   []Agent   // the one, or that of each step
+}
+
+// Find returns the agent or the workflow of that name, if the caller may use
+// it; a workflow takes the right to each of its agents. Without a name it is
+// the workflow, else the first agent that the caller may use. What there isn't
+// and what the caller may not use are alike.
+func (r Runner) Find(caller auth.Caller, name string) (Runnable, bool) {
+	if w := r.File.Workflow; w != nil && (name == "" || name == w.Name) {
+		if agents, may := r.agentsOf(w, caller); may {
+			return Runnable{w, agents}, true
 		}
 	}
-	return one.Stream(ctx, model.Request{
-		Model:    a.Model.Name,
-		System:   a.SystemPrompt(),
-		Messages: []model.Message{{Role: model.User, Text: message}},
-	})
+	for _, a := range r.File.Agents {
+		if caller.MayUse(a.Name) && (name == "" || name == a.Name) {
+			return Runnable{agents: []Agent{a}}, true
+		}
+	}
+	return Runnable{}, false
+}
+
+// agentsOf returns the agent of each step of w, if the caller may use them all.
+func (r Runner) agentsOf(w *Workflow, caller auth.Caller) ([]Agent, bool) {
+	var list []Agent
+	for _, step := range w.Steps {
+		i := slices.IndexFunc(r.File.Agents, func(a Agent) bool { return a.Name == step.Agent })
+		if i < 0 || !caller.MayUse(step.Agent) {
+			return nil, false
+		}
+		list = append(list, r.File.Agents[i])
+	}
+	return list, len(list) > 0
+}
+
+// Name is what a reply calls the runnable: the agent's name, the workflow's, or
+// that of the agent of its last step if the workflow has none.
+func (r Runnable) Name() string {
+	if r.workflow != nil && r.workflow.Name != "" {
+		return r.workflow.Name
+	}
+	return r.agents[len(r.agents)-1].Name
+}
+
+// Model is the model that the answer comes from: the agent's, or that of the
+// last step.
+func (r Runnable) Model() model.Name { return r.agents[len(r.agents)-1].Model }
+
+// IsWorkflow reports whether steps run instead of one agent.
+func (r Runnable) IsWorkflow() bool { return r.workflow != nil }
+
+// Input is a caller's part of a run. Model, system prompt and tools are never
+// the caller's.
+type Input struct {
+	// Messages is the conversation, oldest first; the last, a user's, is the one
+	// to answer. An agent is told all of it. A workflow works on the last alone,
+	// or on the file's input if that is blank.
+	Messages []model.Message
+
+	// Bounds as in model.Request. In a workflow they are those of the last step,
+	// whose text is the answer.
+	MaxTokens   int
+	Temperature *float64
+	StopAt      []string
+}
+
+// Ask is the input of one message without a conversation before it.
+func Ask(message string) Input {
+	return Input{Messages: []model.Message{{Role: model.User, Text: message}}}
+}
+
+// Event is one piece of a run. Exactly one of its parts is there: Step, Result,
+// or else Text.
+type Event struct {
+	Text   string  // of the answer, as it arrives
+	Step   *Began  // a step of a workflow runs
+	Result *Result // the run is at its end
+}
+
+// Began is a step that runs.
+type Began struct {
+	Step  string `json:"step"`
+	Agent string `json:"agent"`
+	Model string `json:"model"` // provider/name
+}
+
+// Result is how a run ended.
+type Result struct {
+	Stop  model.StopReason // of the last model
+	Usage model.Usage      // of all models together
+}
+
+// Run lets what answer in. It yields the text of the answer as it arrives and
+// ends with one Result; after an error, which is a model's, ctx's or
+// ErrPromptTooLarge, nothing follows.
+//
+// A workflow's steps run one after the other, each with the results before it
+// (prompt.go says how it is told); the text of the last is the answer. A Step
+// comes before each: the first as soon as its model begins to answer, so that a
+// run that can't begin fails before its first event, the others at once. The
+// sequence is single-use; a run stops between steps and inside them when the
+// consumer breaks out or ctx ends.
+func (r Runner) Run(ctx context.Context, what Runnable, in Input) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		p := &progress{yield: yield}
+		err := r.run(ctx, what, in, p)
+		switch {
+		case errors.Is(err, errLeft):
+		case err != nil:
+			yield(Event{}, err)
+		default:
+			yield(Event{Result: &p.result}, nil)
+		}
+	}
+}
+
+// errLeft says that the consumer wants no more.
+var errLeft = errors.New("the consumer of a run has left")
+
+// errUnfinished is the end of a stream that may have been cut.
+var errUnfinished = fmt.Errorf("%w: its stream ended without a stop", model.ErrFailed)
+
+// progress is a run under way.
+type progress struct {
+	yield  func(Event, error) bool
+	result Result
+}
+
+func (p *progress) send(e Event) error {
+	if !p.yield(e, nil) {
+		return errLeft
+	}
+	return nil
+}
+
+func (p *progress) say(text string) error { return p.send(Event{Text: text}) }
+
+func (r Runner) run(ctx context.Context, what Runnable, in Input, p *progress) error {
+	if what.workflow == nil {
+		a := what.agents[0]
+		req := model.Request{Model: a.Model.Name, System: a.SystemPrompt(), Messages: in.Messages}
+		return r.turn(ctx, a, in.bound(req), p, nil, p.say)
+	}
+	w, input := what.workflow, in.last()
+	if strings.TrimSpace(input) == "" {
+		input = w.Input
+	}
+	var results []result
+	for i, a := range what.agents {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		req, err := w.request(i, a, input, results)
+		if err != nil {
+			return err
+		}
+		var text resultText
+		say := text.add
+		if i == len(what.agents)-1 {
+			req, say = in.bound(req), p.say
+		}
+		begin := func() error {
+			return p.send(Event{Step: &Began{w.Steps[i].Name, a.Name, a.Model.String()}})
+		}
+		if i > 0 {
+			if err := begin(); err != nil {
+				return err
+			}
+			begin = nil
+		}
+		if err := r.turn(ctx, a, req, p, begin, say); err != nil {
+			return err
+		}
+		results = append(results, result{w.Steps[i].Name, a.Name, text.String()})
+	}
+	return nil
+}
+
+// turn asks the model of a once. begin, if there is one, is called as soon as
+// the model answers, say with each text; an error of theirs ends the turn.
+func (r Runner) turn(ctx context.Context, a Agent, req model.Request, p *progress, begin func() error, say func(string) error) error {
+	one := r.Models.find(a.Model)
+	if one == nil {
+		return fmt.Errorf("%w: no model %s", model.ErrUnavailable, a.Model)
+	}
+	done := false
+	for event, err := range one.Stream(ctx, req) {
+		if err == nil && begin != nil {
+			err, begin = begin(), nil
+		}
+		switch {
+		case err != nil:
+		case event.Stop != "":
+			done = true
+			p.result.Stop = event.Stop
+			p.result.Usage.InputTokens += event.Usage.InputTokens
+			p.result.Usage.OutputTokens += event.Usage.OutputTokens
+		case event.ToolCall == nil: // no tools are offered, so a call can't be answered
+			err = say(event.Text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !done {
+		return errUnfinished
+	}
+	return nil
+}
+
+// last is the text of the last message.
+func (in Input) last() string {
+	if len(in.Messages) == 0 {
+		return ""
+	}
+	return in.Messages[len(in.Messages)-1].Text
+}
+
+// bound is req with the bounds of in.
+func (in Input) bound(req model.Request) model.Request {
+	req.MaxTokens, req.Temperature, req.StopAt = in.MaxTokens, in.Temperature, in.StopAt
+	return req
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"postern/shared/agents"
+	"postern/shared/auth"
 	"postern/shared/model"
 )
 
@@ -53,10 +54,13 @@ func TestModelsLoad(t *testing.T) {
 // A provider that is missing after all is a backend that isn't there, for that
 // agent alone; nothing falls back to another model.
 func TestRunWithoutProvider(t *testing.T) {
+	file := mustParse(t, "agents: {judge: {role: r, llm: test/one}}")
+	runner := agents.Runner{File: file, Models: agents.Models{"other": says("wrong model")}}
+	judge, _ := runner.Find(auth.RootCaller(), "judge")
 	n := 0
-	for event, err := range (agents.Models{"other": says("wrong model")}).Run(t.Context(), agents.Agent{Model: model.Name{Provider: "test", Name: "one"}}, "m") {
+	for event, err := range runner.Run(t.Context(), judge, agents.Ask("m")) {
 		n++
-		if !errors.Is(err, model.ErrUnavailable) || event != (model.Event{}) {
+		if !errors.Is(err, model.ErrUnavailable) || event != (agents.Event{}) {
 			t.Errorf("%+v, %v", event, err)
 		}
 	}

@@ -3,6 +3,7 @@ package agents_test
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"reflect"
 	"strings"
@@ -25,47 +26,95 @@ const (
 )
 
 // schema generates agents.schema.json from the types that the reader fills.
-// What types can't say is added here: patterns, "at least one of", and that
-// agents are a mapping or a list.
+// What types can't say is added here: patterns, what must be there, and what is
+// a mapping or a list.
 func schema(t *testing.T) *jsonschema.Schema {
+	one, maxVariables := 1, agents.MaxVariables
+	ref := func(name string) *jsonschema.Schema { return &jsonschema.Schema{Ref: "#/$defs/" + name} }
+	required := func(names ...string) (any []*jsonschema.Schema) {
+		for _, name := range names {
+			any = append(any, &jsonschema.Schema{Required: []string{name}})
+		}
+		return any
+	}
+	const name = `^[\p{L}\p{Nd}]([\p{L}\p{M}\p{Nd} ._-]{0,62}[\p{L}\p{M}\p{Nd}._-])?$`
+	keyedOrListed := func(keyed, listed *jsonschema.Schema) []*jsonschema.Schema {
+		return []*jsonschema.Schema{
+			{Type: "object", PropertyNames: &jsonschema.Schema{Type: "string", Pattern: name}, MinProperties: &one, AdditionalProperties: keyed},
+			{Type: "array", MinItems: &one, Items: listed},
+		}
+	}
 	text := &jsonschema.Schema{Type: "string", Pattern: `\S`}
 	modelName := &jsonschema.Schema{Type: "string", Pattern: `^[^/ \t\r\n]+(/[^ \t\r\n]+)?$`}
-	agentName := &jsonschema.Schema{Type: "string", Pattern: `^[\p{L}\p{Nd}]([\p{L}\p{M}\p{Nd} ._-]{0,62}[\p{L}\p{M}\p{Nd}._-])?$`}
-	oneAgent, one := &jsonschema.Schema{Ref: "#/$defs/agent"}, 1
-
 	options := &jsonschema.ForOptions{TypeSchemas: map[reflect.Type]*jsonschema.Schema{
 		reflect.TypeFor[agents.Value[string]]():        text,
 		reflect.TypeFor[agents.Value[secret.String]](): text,
-		reflect.TypeFor[agents.Value[model.Name]]():    modelName,
+		reflect.TypeFor[agents.Value[model.Name]]():    {AnyOf: []*jsonschema.Schema{modelName, ref("model")}},
 		reflect.TypeFor[agents.Value[int]]():           {Type: "integer"},
 		reflect.TypeFor[agents.Value[bool]]():          {Type: "boolean"},
-		agents.AgentListType: {
-			Description: "The agents, by name or as a list. The first answers when a request names none.",
-			AnyOf: []*jsonschema.Schema{
-				{Type: "object", PropertyNames: agentName, MinProperties: &one, AdditionalProperties: oneAgent},
-				{Type: "array", MinItems: &one, Items: &jsonschema.Schema{Ref: "#/$defs/listedAgent"}},
-			},
+		agents.PlacedTextType:                          text,
+		agents.VariablesType: {
+			Type:                 "object",
+			PropertyNames:        &jsonschema.Schema{Type: "string", Pattern: name, Not: &jsonschema.Schema{Enum: []any{"input", "previous_output"}}},
+			AdditionalProperties: &jsonschema.Schema{},
+			MaxProperties:        &maxVariables,
 		},
+		agents.AgentListType: {AnyOf: keyedOrListed(ref("agent"), ref("listedAgent"))},
+		agents.StepListType:  {AnyOf: keyedOrListed(ref("step"), ref("listedStep"))},
 	}}
 	generate := func(of reflect.Type) *jsonschema.Schema {
 		s, err := jsonschema.ForType(of, options)
 		if err != nil {
 			t.Fatal(err)
 		}
+		addForeign(s, of)
 		return s
 	}
 
-	speaks := []*jsonschema.Schema{{Required: []string{"instructions"}}, {Required: []string{"backstory"}}, {Required: []string{"role"}}, {Required: []string{"goal"}}}
-	agent, listed := generate(agents.AgentFieldsType), generate(agents.ListedAgentType)
-	agent.AnyOf, listed.AnyOf = speaks, speaks
-	listed.Properties["name"].Pattern = agentName.Pattern
+	agent, listed := generate(agents.KeyedAgentType), generate(agents.ListedAgentType)
+	agent.AnyOf = required("instructions", "backstory", "role", "goal")
+	listed.AnyOf = agent.AnyOf
+	listed.Properties["name"].Pattern = name
+	step, listedStep, llm := generate(agents.StepFieldsType), generate(agents.ListedStepType), generate(agents.ModelBlockType)
+	step.Properties["type"].Enum, listedStep.Properties["type"].Enum = []any{"task", "agent"}, []any{"task", "agent"}
+	listedStep.Properties["name"].Pattern = name
+	llm.Properties["model"].Pattern = modelName.Pattern
 
 	root := generate(agents.DocumentType)
 	root.Schema = "https://json-schema.org/draft/2020-12/schema"
 	root.Title = "agents.yaml of Postern"
+	root.OneOf = required("agents", "roles")
+	root.Not = &jsonschema.Schema{Required: []string{"steps", "tasks"}}
+	root.Properties["name"].Pattern = name
+	for _, steps := range []string{"steps", "tasks"} { // under an agent they are that agent's
+		root.Properties[steps].AnyOf = keyedOrListed(
+			&jsonschema.Schema{Ref: "#/$defs/step", Required: []string{"agent"}},
+			&jsonschema.Schema{Ref: "#/$defs/listedStep", Required: []string{"agent"}})
+	}
+	root.Properties["agents"].Description = "The agents, by name or as a list. The first answers when a request names none and there is no workflow."
+	root.Properties["roles"].Description = "Another name for agents; write only one of them."
+	workflow, deploy := generate(agents.WorkflowType), generate(agents.DeployType)
+	root.Properties["workflow"].Properties = workflow.Properties
+	root.Properties["workflow"].PropertyOrder = workflow.PropertyOrder
+	api := root.Properties["deploy"].Properties["api"]
+	api.Properties, api.PropertyOrder = deploy.Properties, deploy.PropertyOrder
 	root.Properties["deploy"].Properties["type"].Enum = []any{"api"}
-	root.Defs = map[string]*jsonschema.Schema{"agent": agent, "listedAgent": listed}
+	root.Defs = map[string]*jsonschema.Schema{"agent": agent, "listedAgent": listed, "step": step, "listedStep": listedStep, "model": llm,
+		"foreign": {Description: "Of PraisonAI: accepted, and not acted on."}}
 	return root
+}
+
+// addForeign adds what of knows and doesn't act on: any value.
+func addForeign(s *jsonschema.Schema, of reflect.Type) {
+	for _, f := range reflect.VisibleFields(of) {
+		if f.Type != agents.ForeignType {
+			continue
+		}
+		for _, name := range strings.Fields(f.Tag.Get("names")) {
+			s.Properties[name] = &jsonschema.Schema{Ref: "#/$defs/foreign"}
+			s.PropertyOrder = append(s.PropertyOrder, name)
+		}
+	}
 }
 
 func TestSchemaFileIsWhatTheTypesSay(t *testing.T) {
@@ -94,7 +143,9 @@ func TestSchemaAndParserAgree(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Not in the table, because a schema can't say it: a name twice in a list,
-	// a backstory that differs from the instructions, anchors, tags.
+	// two names of a field that differ, anchors, tags, an api_key in a field that
+	// nothing acts on, a step of an agent that there isn't, steps in two places,
+	// a workflow with an agent's name.
 	tests := []struct {
 		name, text string
 		valid      bool
@@ -109,17 +160,47 @@ func TestSchemaAndParserAgree(t *testing.T) {
 		{"a whole deploy block is valid", allDeploy + "\nagents: {a: {role: r}}", true},
 		{"an empty deploy block is valid", "deploy: {api: {}}\nagents: {a: {role: r}}", true},
 
+		{"a name beside an agent's key is valid", "agents: {a: {name: Aunt, role: r}}", true},
+		{"a model in a block is valid", "llm: {model: gpt-4o, temperature: 0.3}\nagents: {a: {role: r, llm: {model: a/b}}}", true},
+		{"another name of llm is valid", "agents: {a: {role: r, model: a/b}}", true},
+		{"roles with tasks are valid", "topic: t\nroles: {a: {role: r, tasks: {t: {description: d, expected_output: e}}}}", true},
+		{"a list of roles with a list of tasks is valid", "roles: [{name: a, role: r, tasks: [{description: d}, {name: t, agent: a, task: d}]}]", true},
+		{"agents with steps are valid", "name: W\ninput: i\nvariables: {x: 1, y: true, z: [1]}\nagents: {a: {role: r}}\nsteps: [{agent: a, action: x}, {name: s, agent: a, type: task}]", true},
+		{"steps by name are valid", "agents: {a: {role: r}}\nsteps: {s: {agent: a}}", true},
+		{"tasks at the top are valid", "agents: {a: {role: r}}\ntasks: [{agent: a, description: d}]", true},
+		{"a workflow block is valid", "workflow: {verbose: true, default_llm: a/b, memory_config: {x: [1]}}\nagents: {a: {role: r}}", true},
+		{"PraisonAI's fields are valid with any value", "framework: 1\nprocess: [x]\nagents: {a: {role: r, tools: , max_iter: {a: b}}}\nsteps: [{agent: a, context: [x], output_json: {type: object}}]\ndeploy: {api: {reload: 3}}", true},
+
 		{"a list is no file", "[]", false},
 		{"no agents", "llm: a/b", false},
 		{"empty mapping of agents", "agents: {}", false},
 		{"empty list of agents", "agents: []", false},
 		{"agents that are text", "agents: a", false},
 		{"an agent without a name in a list", "agents: [{role: r}]", false},
-		{"a name in a mapping", "agents: {a: {name: a, role: r}}", false},
 		{"an agent that is text", "agents: {a: hello}", false},
 		{"an agent that says nothing", "agents: {a: {description: d}}", false},
 		{"an agent with an unknown field", "agents: {a: {role: r, tool: x}}", false},
-		{"an unknown field at the top", "roles: {}\nagents: {a: {role: r}}", false},
+		{"an unknown field at the top", "role: {}\nagents: {a: {role: r}}", false},
+		{"both agents and roles", "roles: {b: {role: r}}\nagents: {a: {role: r}}", false},
+		{"both steps and tasks", "agents: {a: {role: r}}\nsteps: [{agent: a}]\ntasks: [{agent: a}]", false},
+		{"a special kind of agent", "agents: {a: {role: r, agent: ImageAgent}}", false},
+		{"a pipeline", "type: job\nagents: {a: {role: r}}", false},
+		{"steps that are text", "agents: {a: {role: r}}\nsteps: a", false},
+		{"an empty list of steps", "agents: {a: {role: r}}\nsteps: []", false},
+		{"an empty mapping of tasks", "agents: {a: {role: r, tasks: {}}}", false},
+		{"a step without an agent", "agents: {a: {role: r}}\nsteps: [{action: x}]", false},
+		{"a step of two agents", "agents: {a: {role: r}}\nsteps: [{agent: [a, a]}]", false},
+		{"a step that loops", "agents: {a: {role: r}}\nsteps: [{agent: a, loop: {over: x}}]", false},
+		{"a step of a strange type", "agents: {a: {role: r}}\nsteps: [{agent: a, type: loop}]", false},
+		{"a step with an unknown field", "agents: {a: {role: r}}\nsteps: [{agent: a, acton: x}]", false},
+		{"a blank action", "agents: {a: {role: r}}\nsteps: [{agent: a, action: ' '}]", false},
+		{"a task with a bad name", "agents: {a: {role: r, tasks: {'a/b': {description: d}}}}", false},
+		{"a step with a bad name", "agents: {a: {role: r}}\nsteps: [{agent: a, name: 'a: b'}]", false},
+		{"a workflow with a bad name", "name: 'a: b'\nagents: {a: {role: r}}", false},
+		{"a variable of a name that is taken", "agents: {a: {role: r}}\nvariables: {input: x}", false},
+		{"too many variables", "agents: {a: {role: r}}\nvariables:\n" + manyVariables(), false},
+		{"variables in a list", "agents: {a: {role: r}}\nvariables: [x]", false},
+		{"steps in the workflow's block", "agents: {a: {role: r}}\nworkflow: {steps: [{agent: a}]}", false},
 		{"an unknown setting", "deploy: {api: {tls: true}}\nagents: {a: {role: r}}", false},
 		{"an unknown deployment", "deploy: {docker: {}}\nagents: {a: {role: r}}", false},
 		{"another deploy type", "deploy: {type: docker}\nagents: {a: {role: r}}", false},
@@ -131,7 +212,10 @@ func TestSchemaAndParserAgree(t *testing.T) {
 		{"a missing value", "agents: {a: {role: }}", false},
 		{"a number for a text", "agents: {a: {role: 1}}", false},
 		{"a list for a text", "agents: {a: {role: [r]}}", false},
-		{"a model that is a block", "llm: {model: x}\nagents: {a: {role: r}}", false},
+		{"a model's block without a model", "llm: {temperature: 1}\nagents: {a: {role: r}}", false},
+		{"a model's block with a key", "llm: {model: x, api_key: y}\nagents: {a: {role: r}}", false},
+		{"a model's block with an unknown field", "llm: {model: x, modle: y}\nagents: {a: {role: r}}", false},
+		{"a model's block with a bad name", "llm: {model: a b}\nagents: {a: {role: r}}", false},
 		{"a model without a provider before its slash", "llm: /x\nagents: {a: {role: r}}", false},
 		{"a model with a space", "llm: a b\nagents: {a: {role: r}}", false},
 		{"a text for a port", "deploy: {api: {port: '80'}}\nagents: {a: {role: r}}", false},
@@ -167,4 +251,12 @@ func TestSchemaAndParserAgree(t *testing.T) {
 			}
 		})
 	}
+}
+
+// manyVariables is one more than there may be, to stand under a key.
+func manyVariables() (lines string) {
+	for i := range agents.MaxVariables + 1 {
+		lines += fmt.Sprintf("  v%d: x\n", i)
+	}
+	return lines
 }

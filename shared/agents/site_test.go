@@ -109,7 +109,13 @@ func newSite(t testing.TB, m model.Model, caller auth.Caller) *site {
 
 func newSiteTimeout(t testing.TB, m model.Model, caller auth.Caller, timeout time.Duration) *site {
 	t.Helper()
-	file, err := parse(threeAgents)
+	return newSiteOf(t, threeAgents, m, caller, timeout)
+}
+
+// newSiteOf serves the agents of text.
+func newSiteOf(t testing.TB, text string, m model.Model, caller auth.Caller, timeout time.Duration) *site {
+	t.Helper()
+	file, err := parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ import (
 // fields have 15,000 tokens.
 const (
 	maxTokens = 20_000
-	maxDepth  = 16 // brackets, and dashes in one line; the format needs 4
+	maxDepth  = 16 // brackets, and dashes in one line; the format needs 6
 )
 
 // spot is a place in the file, and how an error begins.
@@ -34,6 +34,8 @@ type spot struct {
 	file string
 	line int    // 1 is the first; 0: the file as a whole
 	path string // "agents.sumfrench.llm"; empty: the top level
+
+	idle *[]spot // the fields so far that nothing acts on; one list for all spots of a file
 }
 
 func (s spot) String() string {
@@ -59,8 +61,19 @@ func (s spot) child(name string, line int) spot {
 	if s.path != "" {
 		name = s.path + "." + name
 	}
-	return spot{s.file, line, name}
+	return spot{s.file, line, name, s.idle}
 }
+
+// item is the spot of the i-th item of the list here.
+func (s spot) item(i, line int) spot {
+	return spot{s.file, line, fmt.Sprintf("%s[%d]", s.path, i), s.idle}
+}
+
+// isSet reports whether the spot is one in the file.
+func (s spot) isSet() bool { return s.line > 0 }
+
+// actsOnNothing has File.Warnings name the field here.
+func (s spot) actsOnNothing() { *s.idle = append(*s.idle, s) }
 
 // parseYAML returns the tree of the one document in data.
 func parseYAML(data []byte, at spot) (root ast.Node, err error) {
@@ -182,7 +195,7 @@ func tabIndents(data []byte, line int) bool {
 }
 
 // readable is what a node of the tree can be read into: a Value, a block of
-// fields, the list of agents.
+// fields, a list of agents or steps.
 type readable interface {
 	read(n ast.Node, at spot) error
 }
@@ -194,11 +207,11 @@ func readFields(n ast.Node, at spot, ptr any) error {
 	if err != nil {
 		return err
 	}
-	names, byName := fields(ptr)
+	own, all, byName := fields(ptr)
 	for _, m := range members {
 		field, known := byName[m.name]
 		if !known {
-			return m.at.errorf("unknown field; %s", cure(m.name, names))
+			return m.at.errorf("unknown field; %s", cure(m.name, all, "known fields are "+strings.Join(own, ", ")))
 		}
 		if err := field.read(m.value, m.at); err != nil {
 			return err
@@ -214,42 +227,146 @@ func (d *Deploy) read(n ast.Node, at spot) error {
 	return readFields(n, at, d)
 }
 
+func (p *placedText) read(n ast.Node, at spot) error {
+	p.at = at
+	return p.Value.read(n, at)
+}
+
+func (w *workflowBlock) read(n ast.Node, at spot) error { return readFields(n, at, w) }
+
 func (l *agentList) read(n ast.Node, at spot) error {
-	if list, ok := n.(*ast.SequenceNode); ok {
-		return l.readList(list, at)
-	}
-	members, err := entries(n, at, "agents by their names, or a list of agents")
+	members, err := items(n, at, "agents by their names, or a list of agents")
 	if err != nil {
 		return err
 	}
+	l.at = at
 	for _, m := range members {
-		agent := agentFields{name: m.name, at: m.at}
+		if m.name != "" {
+			agent := keyedAgent{agentFields: agentFields{name: m.name, at: m.at}}
+			if err := readFields(m.value, m.at, &agent); err != nil {
+				return err
+			}
+			l.all = append(l.all, agent.agentFields)
+			continue
+		}
+		var agent listedAgent
 		if err := readFields(m.value, m.at, &agent); err != nil {
 			return err
 		}
-		*l = append(*l, agent)
+		if !agent.Name.IsSet() {
+			return m.at.errorf("has no name; add `name:` and what callers will ask for")
+		}
+		if err := checkName(agent.Name); err != nil {
+			return err
+		}
+		agent.name, agent.at = agent.Name.V, m.at
+		l.all = append(l.all, agent.agentFields)
 	}
 	return nil
 }
 
-func (l *agentList) readList(n *ast.SequenceNode, at spot) error {
-	for i, item := range n.Values {
-		at := spot{at.file, item.GetToken().Position.Line, fmt.Sprintf("%s[%d]", at.path, i)}
-		var agent listedAgent
-		if err := readFields(item, at, &agent); err != nil {
+func (l *stepList) read(n ast.Node, at spot) error {
+	members, err := items(n, at, "a list of steps, or steps by their names")
+	if err != nil {
+		return err
+	}
+	if len(members) == 0 {
+		return at.errorf("has no steps; add one or delete the line")
+	}
+	l.at = at
+	for _, m := range members {
+		step := listedStep{stepFields: stepFields{name: m.name, at: m.at}}
+		if m.name != "" {
+			err = readFields(m.value, m.at, &step.stepFields)
+		} else {
+			err = readFields(m.value, m.at, &step)
+		}
+		if err != nil {
 			return err
 		}
-		switch {
-		case !agent.Name.IsSet():
-			return at.errorf("has no name; add `name:` and what callers will ask for")
-		case !validName(agent.Name.V):
-			return fmt.Errorf("%s: is no name; %s", agent.Name.Where, nameRule)
+		if step.Name.IsSet() {
+			if err := checkName(step.Name); err != nil {
+				return err
+			}
+			step.name = step.Name.V
 		}
-		agent.name, agent.at = agent.Name.V, at
-		*l = append(*l, agent.agentFields)
+		l.all = append(l.all, step.stepFields)
 	}
 	return nil
 }
+
+// read takes texts, numbers and truths, as they are written. Lists and blocks
+// are for PraisonAI's loops, which there are not.
+func (v *variables) read(n ast.Node, at spot) error {
+	members, err := entries(n, at, "variables by their names")
+	if err != nil {
+		return err
+	}
+	if len(members) > maxVariables {
+		return at.errorf("has more than %d variables", maxVariables)
+	}
+	v.at, v.texts = at, map[string]string{}
+	for _, m := range members {
+		if m.name == "input" || m.name == "previous_output" {
+			return m.at.errorf("this name has a meaning of its own; choose another")
+		}
+		switch value := m.value.(type) {
+		case *ast.SequenceNode, *ast.MappingNode, *ast.NullNode:
+			if err := new(foreign).read(value, m.at); err != nil {
+				return err
+			}
+		case *ast.StringNode:
+			v.texts[m.name] = value.Value
+		case *ast.LiteralNode:
+			v.texts[m.name] = value.Value.Value
+		case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+			v.texts[m.name] = value.GetToken().Value
+		default:
+			return mismatch(value, m.at, "text")
+		}
+	}
+	return nil
+}
+
+func (*foreign) read(n ast.Node, at spot) error {
+	plain := plainness{at: at}
+	ast.Walk(&plain, n)
+	if plain.err == nil {
+		at.actsOnNothing()
+	}
+	return plain.err
+}
+
+// plainness visits a value that nothing reads, and finds what no part of the
+// file may have.
+type plainness struct {
+	at  spot
+	err error
+}
+
+func (p *plainness) Visit(n ast.Node) ast.Visitor {
+	at := p.at
+	if t := n.GetToken(); t != nil {
+		at.line = t.Position.Line
+	}
+	switch n := n.(type) {
+	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode:
+		p.err = mismatch(n, at, "")
+	case *ast.MappingValueNode:
+		switch key := n.Key; {
+		case key.IsMergeKey():
+			p.err = at.badKey(key)
+		case key.GetToken().Value == "api_key":
+			p.err = at.errorf("has an api_key, and secrets don't belong in this file; delete it")
+		}
+	}
+	if p.err != nil {
+		return nil
+	}
+	return p
+}
+
+func (r *refused) read(_ ast.Node, at spot) error { return at.errorf("%s", *r) }
 
 func (v *Value[T]) read(n ast.Node, at spot) error {
 	v.Where = at.String()
@@ -293,15 +410,26 @@ func readText(n ast.Node, at spot, text *string) error {
 
 func readModel(n ast.Node, at spot, name *model.Name) error {
 	if _, ok := n.(*ast.MappingNode); ok {
-		return at.errorf("a block of model settings is not supported yet; write the name alone, for example llm: openai/gpt-4o-mini")
+		var block modelBlock
+		if err := readFields(n, at, &block); err != nil {
+			return err
+		}
+		if !block.Model.IsSet() {
+			return at.errorf("has no model; add `model:` and its name, or write the name alone")
+		}
+		return parseModel(block.Model.V, block.Model.Where, name)
 	}
 	var text string
 	if err := readText(n, at, &text); err != nil {
 		return err
 	}
+	return parseModel(text, at.String(), name)
+}
+
+func parseModel(text, where string, name *model.Name) error {
 	parsed, err := model.ParseName(text)
 	if err != nil { // which repeats the text
-		return at.errorf("is no model's name; write provider/name without spaces, for example offline/eliza")
+		return fmt.Errorf("%s: is no model's name; write provider/name without spaces, for example offline/eliza", where)
 	}
 	*name = parsed
 	return nil
@@ -348,6 +476,20 @@ func mismatch(n ast.Node, at spot, want string) error {
 	return at.errorf("must be %s, not %s", want, got)
 }
 
+// items are the entries of a mapping, or the items of a list, which have no
+// names; want says what the node is.
+func items(n ast.Node, at spot, want string) ([]entry, error) {
+	list, ok := n.(*ast.SequenceNode)
+	if !ok {
+		return entries(n, at, want)
+	}
+	var all []entry
+	for i, value := range list.Values {
+		all = append(all, entry{"", at.item(i, value.GetToken().Position.Line), value})
+	}
+	return all, nil
+}
+
 // entry is one key of a mapping and what stands behind it.
 type entry struct {
 	name  string
@@ -368,7 +510,8 @@ func entries(n ast.Node, at spot, want string) ([]entry, error) {
 		key := v.Key.GetToken()
 		name, line := key.Value, key.Position.Line
 		if _, scalar := v.Key.(ast.ScalarNode); !scalar || !validName(name) {
-			return nil, spot{at.file, line, at.path}.badKey(v.Key)
+			at.line = line
+			return nil, at.badKey(v.Key)
 		}
 		e := entry{name, at.child(name, line), v.Value}
 		if first, twice := lines[name]; twice {
@@ -406,15 +549,24 @@ func validName(s string) bool {
 	return !strings.HasSuffix(s, " ")
 }
 
-// cure says how to mend an unknown field.
-func cure(unknown string, known []string) string {
+// checkName refuses a field that is to be a name and is none.
+func checkName(field Value[string]) error {
+	if !validName(field.V) {
+		return fmt.Errorf("%s: is no name; %s", field.Where, nameRule)
+	}
+	return nil
+}
+
+// cure says how to mend a name that is none of the known; without a likely one,
+// in the words of otherwise.
+func cure(unknown string, known []string, otherwise string) string {
 	nearest := slices.MinFunc(known, func(a, b string) int {
 		return distance(unknown, a) - distance(unknown, b)
 	})
 	if distance(unknown, nearest) <= len(nearest)/3 {
 		return fmt.Sprintf("did you mean %q?", nearest)
 	}
-	return "known fields are " + strings.Join(known, ", ")
+	return otherwise
 }
 
 // distance counts the slips of the hand that make b of a: a byte inserted,
