@@ -26,6 +26,9 @@ func bundleCommand() *cobra.Command {
 			if token := file.Deploy.AuthToken; token.IsSet() {
 				return fmt.Errorf("%s: a secret must not be deployed with the file: delete the line; on AWS the token is in Secrets Manager", token.Where)
 			}
+			for _, text := range file.Warnings {
+				warn(os.Stderr, text)
+			}
 			if where := file.Deploy.Where(); where != "" {
 				warn(os.Stderr, where+": ignored on AWS, where template.yaml says how to serve")
 			}

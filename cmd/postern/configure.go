@@ -1,33 +1,41 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"postern/shared/agents"
 	"postern/shared/settings"
 )
 
-// configure reads the settings from all their layers, and the agents.
-func configure(flags map[string]settings.Entry, models agents.Models) (settings.Settings, *agents.File, error) {
+// configure reads the settings from all their layers, makes the models that they
+// name, and reads the agents.
+func configure(flags map[string]settings.Entry, makeModels func(settings.Settings) (agents.Models, error)) (s settings.Settings, file *agents.File, models agents.Models, err error) {
 	layers := []settings.Layer{settings.Entries(flags), settings.Environment(os.Getenv)}
 	for _, name := range []string{".env.local", ".env"} {
 		values, err := readDotenv(name)
 		if err != nil {
-			return settings.Settings{}, nil, err
+			return s, nil, nil, err
 		}
 		layers = append(layers, settings.Dotenv(name, values))
 	}
-	s, err := settings.Parse(layers...)
-	if err != nil {
-		return settings.Settings{}, nil, err
+	if s, err = settings.Parse(layers...); err != nil {
+		return s, nil, nil, err
 	}
-	file, err := models.Load(s.AgentsFile, s.Model)
-	if err != nil {
-		return settings.Settings{}, nil, err
+	if models, err = makeModels(s); err != nil {
+		return s, nil, nil, err
+	}
+	if file, err = models.Load(s.AgentsFile, s.Model); err != nil {
+		if models["bedrock"] == nil && strings.Contains(err.Error(), "no model bedrock/") {
+			err = fmt.Errorf("%w, and bedrock/<model id> where AWS_REGION is set", err)
+		}
+		return s, nil, nil, err
 	}
 	s, err = settings.Parse(append(layers, deployLayer(file.Deploy))...)
-	return s, file, err
+	s.Warnings = append(s.Warnings, file.Warnings...)
+	return s, file, models, err
 }
 
 // deployLayer is the deploy.api block of agents.yaml as settings.

@@ -31,8 +31,8 @@ func TestMain(m *testing.M) {
 
 // runSlowly is `postern run` with the model slow/tide.
 func runSlowly() int {
-	models := agents.Models{"slow": newTide()}
-	s, file, err := configure(map[string]settings.Entry{}, models)
+	slow := func(settings.Settings) (agents.Models, error) { return agents.Models{"slow": newTide()}, nil }
+	s, file, models, err := configure(map[string]settings.Entry{}, slow)
 	if err == nil {
 		err = serve(untilSignal(), s, file, models)
 	}

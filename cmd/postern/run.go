@@ -21,6 +21,7 @@ import (
 	"postern/shared/agents"
 	"postern/shared/api"
 	"postern/shared/auth"
+	"postern/shared/compat"
 	"postern/shared/limit"
 	"postern/shared/model/offline"
 	"postern/shared/route"
@@ -57,8 +58,7 @@ func runCommand() *cobra.Command {
 		})
 	}
 	cmd.RunE = func(*cobra.Command, []string) error {
-		models := agents.Models{offline.FullName: offline.New()}
-		s, file, err := configure(flags, models)
+		s, file, models, err := configure(flags, models)
 		if err != nil {
 			return err
 		}
@@ -117,6 +117,7 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 func handler(s settings.Settings, file *agents.File, models agents.Models, log *slog.Logger) (http.Handler, error) {
 	listing := agents.NewListing(file)
 	chat := &agents.Chat{File: file, Models: models, Timeout: s.ChatTimeout}
+	openai := compat.OpenAI{Listing: listing, Chat: chat}
 	return api.New(api.Config{
 		Routes: route.Table(),
 		Handlers: map[string]api.Handler{
@@ -125,6 +126,12 @@ func handler(s settings.Settings, file *agents.File, models agents.Models, log *
 			"agents.get":  listing.Get,
 			"whoami":      api.WhoAmI(s.RateLimit),
 			"chat":        chat.Handle,
+
+			"openai.models":      openai.Models,
+			"openai.model":       openai.Model,
+			"openai.completions": openai.Completions,
+			"elizaos.agents":     compat.ElizaOSAgents(listing),
+			"txtai.workflow":     compat.TxtaiWorkflow(chat),
 		},
 		Door: &api.LocalDoor{
 			Verifier:  auth.NewVerifier(configured(s)),

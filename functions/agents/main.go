@@ -10,6 +10,7 @@ import (
 	"postern/shared/agents"
 	"postern/shared/api"
 	"postern/shared/apigw"
+	"postern/shared/compat"
 	"postern/shared/limit"
 	"postern/shared/route"
 	"postern/shared/settings"
@@ -25,8 +26,10 @@ func main() {
 		log.Fatal(err)
 	}
 	listing := agents.NewListing(file)
+	openai := compat.OpenAI{Listing: listing}
 	handler, err := apigw.New(route.AgentsFunction, api.Config{
-		Handlers:    map[string]api.Handler{"agents.list": listing.List, "agents.get": listing.Get, "whoami": api.WhoAmI(s.RateLimit)},
+		Handlers: map[string]api.Handler{"agents.list": listing.List, "agents.get": listing.Get, "whoami": api.WhoAmI(s.RateLimit),
+			"openai.models": openai.Models, "openai.model": openai.Model, "elizaos.agents": compat.ElizaOSAgents(listing)},
 		Log:         api.NewLogger(os.Stderr, s.LogLevel),
 		Limiter:     limit.Hourly{Store: &limit.Memory{}},
 		RateLimit:   s.RateLimit,

@@ -12,8 +12,8 @@ import (
 	"postern/shared/model"
 )
 
-// maxMessage bounds a chat's message, in bytes.
-const maxMessage = 256 << 10
+// MaxMessage bounds a chat's message, in bytes.
+const MaxMessage = 256 << 10
 
 // deadlineMargin is left before a Lambda's deadline, to tell the caller that
 // the time is up instead of being killed.
@@ -55,13 +55,13 @@ func (c *Chat) Handle(w http.ResponseWriter, r *http.Request, caller auth.Caller
 	switch {
 	case strings.TrimSpace(message) == "":
 		return &api.Error{Code: api.MessageRequired}
-	case len(message) > maxMessage:
+	case len(message) > MaxMessage:
 		return &api.Error{Code: api.TooLarge}
 	}
 	runner := Runner{c.File, c.Models}
 	what, found := runner.Find(caller, req.Agent)
 	if !found {
-		return errNoAgent
+		return ErrNoAgent
 	}
 	ctx, cancel := c.bound(r.Context())
 	defer cancel()
@@ -77,6 +77,39 @@ func (c *Chat) Handle(w http.ResponseWriter, r *http.Request, caller auth.Caller
 		}
 	}
 	return run.finish()
+}
+
+// Answer is a run that has ended well.
+type Answer struct {
+	Text  string
+	Agent string // Runnable.Name
+	Model model.Name
+	Result
+}
+
+// Answer runs to its end what caller asks for by name ("": the default), within
+// the time of a chat. Its errors are for the api's error table.
+func (c *Chat) Answer(ctx context.Context, caller auth.Caller, name string, in Input) (Answer, error) {
+	runner := Runner{c.File, c.Models}
+	what, found := runner.Find(caller, name)
+	if !found {
+		return Answer{}, ErrNoAgent
+	}
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	var text strings.Builder
+	answer := Answer{Agent: what.Name(), Model: what.Model()}
+	for event, err := range runner.Run(ctx, what, in) {
+		if err != nil {
+			return Answer{}, failure(ctx, err)
+		}
+		if event.Result != nil {
+			answer.Result = *event.Result
+		}
+		text.WriteString(event.Text)
+	}
+	answer.Text = text.String()
+	return answer, nil
 }
 
 // bound ends ctx when the chat has taken too long.

@@ -59,7 +59,13 @@ func Encode(v any) ([]byte, error) {
 // content type that isn't JSON, more than MaxBody bytes, text that isn't UTF-8
 // (RFC 8259 §8.1), a field that T doesn't have under exactly that name or that
 // stands twice, a value of another type, and anything after the object.
-func Decode[T any](r *http.Request) (T, error) {
+func Decode[T any](r *http.Request) (T, error) { return decode[T](r, true) }
+
+// DecodeForeign is Decode for the wire formats of others, whose clients send
+// fields that we don't act on: those are passed over.
+func DecodeForeign[T any](r *http.Request) (T, error) { return decode[T](r, false) }
+
+func decode[T any](r *http.Request, strict bool) (T, error) {
 	var v T
 	if !isJSON(r.Header) {
 		return v, &Error{Code: UnsupportedMediaType}
@@ -85,7 +91,7 @@ func Decode[T any](r *http.Request) (T, error) {
 	if _, err := dec.Token(); err != io.EOF {
 		return v, Fail(InvalidRequest, "There is more after the JSON object: send one object.")
 	}
-	return v, decodeObject(object, "", reflect.ValueOf(&v).Elem())
+	return v, decodeObject(object, "", reflect.ValueOf(&v).Elem(), strict)
 }
 
 // isJSON reports whether headers announce plain JSON.
@@ -100,7 +106,7 @@ func isJSON(h http.Header) bool {
 // decodeObject reads an object, valid JSON, into the fields of a struct, member
 // by member: package json by itself takes names in any case, and twice. The
 // object stands in the field of that path; "" is the body.
-func decodeObject(object json.RawMessage, path string, v reflect.Value) error {
+func decodeObject(object json.RawMessage, path string, v reflect.Value, strict bool) error {
 	dec := json.NewDecoder(bytes.NewReader(object))
 	switch start, _ := dec.Token(); {
 	case start == json.Delim('{'):
@@ -119,6 +125,9 @@ func decodeObject(object json.RawMessage, path string, v reflect.Value) error {
 			return Because(Internal, err)
 		}
 		field, known := fields[name]
+		if !known && !strict {
+			continue
+		}
 		if !known {
 			return Fail(InvalidRequest, "The field %s is not known here. Known: %s.", shortened(path+name), strings.Join(names, ", "))
 		}
@@ -126,7 +135,7 @@ func decodeObject(object json.RawMessage, path string, v reflect.Value) error {
 			return Fail(InvalidRequest, "The field %q stands twice.", path+name)
 		}
 		seen[name] = true
-		if err := decodeValue(value, path+name, field); err != nil {
+		if err := decodeValue(value, path+name, field, strict); err != nil {
 			return err
 		}
 	}
@@ -134,13 +143,13 @@ func decodeObject(object json.RawMessage, path string, v reflect.Value) error {
 }
 
 // decodeValue reads one member's value; null is as good as no member.
-func decodeValue(value json.RawMessage, path string, field reflect.Value) error {
+func decodeValue(value json.RawMessage, path string, field reflect.Value, strict bool) error {
 	if string(value) == "null" {
 		return nil
 	}
 	into := field.Addr().Interface()
 	if _, itself := into.(json.Unmarshaler); !itself && field.Kind() == reflect.Struct {
-		return decodeObject(value, path+".", field)
+		return decodeObject(value, path+".", field, strict)
 	}
 	err := json.Unmarshal(value, into)
 	var wrong *json.UnmarshalTypeError

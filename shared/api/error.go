@@ -164,8 +164,14 @@ func ProblemOf(err error, requestID string) Problem {
 
 // writeError sends err as a problem document.
 func writeError(w http.ResponseWriter, err error, requestID string) {
+	SetErrorHeaders(w.Header(), err)
+	p := ProblemOf(err, requestID)
+	writeJSON(w, p.Status, "application/problem+json", p)
+}
+
+// SetErrorHeaders sets the headers that err has in whatever shape it is sent.
+func SetErrorHeaders(h http.Header, err error) {
 	e := public(err)
-	h := w.Header()
 	switch e.Code {
 	case Unauthenticated:
 		h.Set("WWW-Authenticate", `Bearer realm="postern"`)
@@ -182,6 +188,4 @@ func writeError(w http.ResponseWriter, err error, requestID string) {
 	if retry > 0 {
 		h.Set("Retry-After", seconds(retry))
 	}
-	p := ProblemOf(err, requestID)
-	writeJSON(w, p.Status, "application/problem+json", p)
 }

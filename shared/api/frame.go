@@ -69,6 +69,10 @@ const (
 	sendTimeout   = time.Minute      // for a response, or one piece of a stream, to be taken
 )
 
+// openAIPatience is how long OpenAI's clients may be told to wait: they sleep
+// through any Retry-After, and x-should-retry is what stops them.
+const openAIPatience = time.Minute
+
 // The values of headers that are always the same. Nobody writes into a header's
 // values; they are replaced, or appended to by copying.
 var (
@@ -230,6 +234,9 @@ func (e *endpoint) count(x *exchange, r *http.Request, caller auth.Caller, scope
 		return scopeMissing(scope)
 	}
 	if !d.Admitted {
+		if strings.HasPrefix(e.guard.Path, "/v1/") && d.Reset > openAIPatience {
+			x.Header().Set("x-should-retry", "false")
+		}
 		return &Error{Code: RateLimited, RetryAfter: d.Reset,
 			Detail: fmt.Sprintf("All %d requests of this hour are used; the next hour begins in %s seconds.", d.Limit, seconds(d.Reset))}
 	}

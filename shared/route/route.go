@@ -59,6 +59,12 @@ func Table() []Route {
 		{Name: "agents.get", Method: "GET", Path: "/agents/{name}", Scope: AgentsRead, Function: AgentsFunction},
 		{Name: "whoami", Method: "GET", Path: "/whoami", Scope: Any, Function: AgentsFunction},
 		{Name: "chat", Method: "POST", Path: "/chat", Scope: Chat, Function: ChatFunction, Model: true},
+
+		{Name: "openai.models", Method: "GET", Path: "/v1/models", Scope: AgentsRead, Function: AgentsFunction},
+		{Name: "openai.model", Method: "GET", Path: "/v1/models/{name}", Scope: AgentsRead, Function: AgentsFunction},
+		{Name: "openai.completions", Method: "POST", Path: "/v1/chat/completions", Scope: Chat, Function: ChatFunction, Model: true},
+		{Name: "elizaos.agents", Method: "GET", Path: "/api/agents", Scope: AgentsRead, Function: AgentsFunction},
+		{Name: "txtai.workflow", Method: "POST", Path: "/workflow", Scope: Chat, Function: ChatFunction, Model: true},
 	}
 }
 

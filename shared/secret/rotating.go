@@ -174,30 +174,40 @@ func (r *Rotating) refresh(ctx context.Context) {
 	r.known.Store(k)
 }
 
-// read reads one stage, twice if need be.
-func (r *Rotating) read(ctx context.Context, stage string) (v Version, d Digest, err error) {
-	for range readTries {
-		v, err = r.readOnce(ctx, stage)
-		if err == nil || errors.Is(err, ErrNoVersion) {
-			break
-		}
-	}
+// read reads one stage, which must hold a token.
+func (r *Rotating) read(ctx context.Context, stage string) (Version, Digest, error) {
+	v, err := readVersion(ctx, r.cfg.Store, stage)
 	if err != nil {
-		return Version{}, Digest{}, fmt.Errorf("reading %s: %w", stage, err)
+		return Version{}, Digest{}, err
 	}
 	if strings.HasPrefix(strings.TrimSpace(v.Value.Reveal()), "{") {
 		return Version{}, Digest{}, fmt.Errorf("%s is a JSON object: store the token itself, as plain text", stage)
 	}
-	if d, err = ParseConfigured(v.Value.Reveal()); err != nil {
+	d, err := ParseConfigured(v.Value.Reveal())
+	if err != nil {
 		return Version{}, Digest{}, fmt.Errorf("%s is no token: %w", stage, err)
 	}
 	return v, d, nil
 }
 
-func (r *Rotating) readOnce(ctx context.Context, stage string) (Version, error) {
+// readVersion reads one stage of a store, twice if need be.
+func readVersion(ctx context.Context, store Store, stage string) (v Version, err error) {
+	for range readTries {
+		v, err = readOnce(ctx, store, stage)
+		if err == nil || errors.Is(err, ErrNoVersion) {
+			break
+		}
+	}
+	if err != nil {
+		return Version{}, fmt.Errorf("reading %s: %w", stage, err)
+	}
+	return v, nil
+}
+
+func readOnce(ctx context.Context, store Store, stage string) (Version, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	return r.cfg.Store.Read(ctx, stage)
+	return store.Read(ctx, stage)
 }
 
 // now is the wall clock alone, see Rotating.

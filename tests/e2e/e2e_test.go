@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -66,6 +67,9 @@ type deployment struct {
 	store  *secretsfake.Server
 }
 
+// aSecret stands for the ARN of a secret that deploy makes, with modelKey in it.
+const aSecret = "a secret"
+
 // deploy runs the stack with parameters, and environment added to every
 // function's. It is reached by its stage URL.
 func deploy(t *testing.T, parameters, environment map[string]string) *deployment {
@@ -79,6 +83,12 @@ func deployBehind(t *testing.T, way gateway.Config, parameters, environment map[
 	t.Cleanup(d.store.Close)
 	d.secret = d.store.Create("postern-root")
 	d.secret.Put(token)
+	if parameters["ModelApiKeySecretArn"] == aSecret {
+		key := d.store.Create("model-key")
+		key.Put(modelKey)
+		parameters = maps.Clone(parameters)
+		parameters["ModelApiKeySecretArn"] = key.ARN()
+	}
 	api, err := gateway.Load("../../template.yaml", gateway.Deployment{
 		Parameters: parameters,
 		Values:     map[string]string{"TokenSecret": d.secret.ARN()},

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"postern/shared/api"
 	"postern/shared/route"
@@ -247,10 +248,16 @@ func TestConditions(t *testing.T) {
 	equals := func(parameter, value string) object {
 		return object{"Fn::Equals": []any{object{"Ref": parameter}, value}}
 	}
+	isEmptyList := func(parameter string) object {
+		return object{"Fn::Equals": []any{object{"Fn::Join": []any{"", object{"Ref": parameter}}}, ""}}
+	}
 	want := object{
 		"Cors":              not(equals("CorsOrigin", "")),
 		"CorsOneOrigin":     object{"Fn::And": []any{object{"Condition": "Cors"}, not(equals("CorsOrigin", "*"))}},
 		"ReserveAuthorizer": not(equals("AuthorizerConcurrency", "")),
+		"ModelKey":          not(equals("ModelApiKeySecretArn", "")),
+		"Bedrock":           not(isEmptyList("BedrockModelArns")),
+		"ChatPolicies":      not(isEmptyList("ChatPolicyArns")),
 	}
 	if diff := cmp.Diff(want, digObject(t, template(t), "Conditions")); diff != "" {
 		t.Errorf("Conditions (-want +got):\n%s", diff)
@@ -360,7 +367,7 @@ func TestEnvironment(t *testing.T) {
 			"API_RATE_LIMIT": ref("ApiRateLimit"), "CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel"),
 		},
 		"ChatFunction": {
-			"AGENTS_FILE": "agents.yaml", "MODEL": ref("Model"), "CHAT_TIMEOUT": ref("ChatTimeout"),
+			"AGENTS_FILE": "agents.yaml", "MODEL": ref("Model"), "OPENAI_BASE_URL": ref("OpenAIBaseUrl"), "MODEL_API_KEY_SECRET_ARN": ref("ModelApiKeySecretArn"), "CHAT_TIMEOUT": ref("ChatTimeout"),
 			"API_RATE_LIMIT": ref("ApiRateLimit"), "CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel"),
 		},
 		"HealthFunction": {"CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel")},
@@ -377,8 +384,9 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// Least privilege: a function writes to its own log group, and the authorizer
-// reads its one secret. Nothing else is allowed to anybody.
+// Least privilege: a function writes to its own log group, the authorizer reads
+// its one secret, and chat what its parameters name: by default nothing. Nothing
+// else is allowed to anybody.
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	attribute := func(id string) object { return object{"Fn::GetAtt": []any{id, "Arn"}} }
@@ -387,6 +395,15 @@ func TestRoles(t *testing.T) {
 	}
 	extra := map[string][]any{
 		"AuthorizerFunction": {allow("secretsmanager:GetSecretValue", object{"Ref": "TokenSecret"})},
+	}
+	chosen := map[string]map[string]any{ // by condition
+		"ChatFunction": {
+			"ModelKey": allow("secretsmanager:GetSecretValue", object{"Ref": "ModelApiKeySecretArn"}),
+			"Bedrock":  allow([]any{"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}, object{"Ref": "BedrockModelArns"}),
+		},
+	}
+	managed := map[string]any{
+		"ChatFunction": object{"Fn::If": []any{"ChatPolicies", object{"Ref": "ChatPolicyArns"}, object{"Ref": "AWS::NoValue"}}},
 	}
 	functions := resources(t, template(t), "AWS::Serverless::Function")
 	roles := resources(t, template(t), "AWS::IAM::Role")
@@ -412,7 +429,15 @@ func TestRoles(t *testing.T) {
 			}
 			var got []any
 			policies, _ := role["Policies"].([]any)
+			conditional := map[string]any{}
 			for _, p := range policies {
+				if choice, _ := dig(p, "Fn::If").([]any); len(choice) == 3 && cmp.Equal(choice[2], any(object{"Ref": "AWS::NoValue"})) {
+					statements, _ := dig(choice[1], "PolicyDocument", "Statement").([]any)
+					if len(statements) == 1 {
+						conditional[choice[0].(string)] = statements[0]
+					}
+					continue
+				}
 				statements, _ := dig(p, "PolicyDocument", "Statement").([]any)
 				got = append(got, statements...)
 			}
@@ -420,7 +445,14 @@ func TestRoles(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("statements (-want +got):\n%s", diff)
 			}
-			if len(role) != 2 {
+			if diff := cmp.Diff(chosen[id], conditional, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("conditional statements (-want +got):\n%s", diff)
+			}
+			if !cmp.Equal(role["ManagedPolicyArns"], managed[id]) {
+				t.Errorf("managed policies %v, want %v", role["ManagedPolicyArns"], managed[id])
+			}
+			delete(role, "ManagedPolicyArns")
+			if len(role) != 2 || len(policies) != len(want)+len(conditional) {
 				t.Errorf("a role is its trust and its policies, this has more: %v", role)
 			}
 		})

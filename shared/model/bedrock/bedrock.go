@@ -1,0 +1,228 @@
+// Package bedrock is the model.Model of Amazon Bedrock: each model that its
+// Converse API runs, always by ConverseStream (Amazon Bedrock API Reference,
+// "ConverseStream"). A request's Model is what that API calls modelId: the id of
+// a model ("anthropic.claude-3-5-sonnet-20241022-v2:0"), of an inference profile
+// ("eu.amazon.nova-lite-v1:0"), or the ARN of one. On AWS the function's role
+// needs bedrock:InvokeModelWithResponseStream for it.
+//
+// The client is built from Options and the environment that Lambda gives every
+// function. On one machine the same variables are read. A profile of ~/.aws
+// needs the SDK's config package, which costs 2 MB: who may pay that loads the
+// profile and hands it over by WithCredentials.
+//
+// request.go turns a model.Request into Converse's shape, answer.go its events
+// into ours, failure.go its exceptions into the three failures that package
+// model promises; transport.go guards the SDK's HTTP. Whatever fails before the first event of an answer, and would
+// not fail again for the same reason, is tried once more; after it nothing is.
+// An answer is whole only with both its stop reason and its usage: one that ends
+// without is a failure, not a short answer.
+//
+// A Request whose Messages hold tool calls needs its Tools too, or Bedrock
+// refuses it.
+package bedrock
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/bedrockruntime"
+	"github.com/aws/aws-sdk-go-v2/service/bedrockruntime/types"
+	"github.com/aws/smithy-go/transport/http/protocol/restjson1"
+
+	"postern/shared/model"
+)
+
+// Provider is the first half of these models' full names, bedrock/<id>.
+const Provider = "bedrock"
+
+const (
+	// connectTimeout bounds one attempt to connect; the SDK would take 30 s.
+	connectTimeout = 5 * time.Second
+	// idleConnection is shorter than AWS keeps one open, and than most pauses in
+	// which a Lambda is frozen.
+	idleConnection = 45 * time.Second
+	// silence is how long an HTTP/2 connection may say nothing before it is
+	// probed: one that died in a frozen Lambda would hang till the chat's end.
+	silence = 15 * time.Second
+	// retryPause comes before the second try. One retry a request makes no
+	// storm, so it needs no jitter.
+	retryPause = 250 * time.Millisecond
+	// linger is how long a finished answer waits for the end of its body, which
+	// lets the connection be used again.
+	linger = 50 * time.Millisecond
+)
+
+// Option is what New can't learn from the environment.
+type Option func(*bedrockruntime.Options)
+
+// WithCredentials signs requests with the credentials that provider gives, and
+// sends them to region; an empty region leaves AWS_REGION's. It is for profiles:
+// a program that may import the SDK's config package passes its Config's Region
+// and Credentials. The provider is asked before each request, so it should cache.
+func WithCredentials(region string, provider aws.CredentialsProvider) Option {
+	return func(o *bedrockruntime.Options) {
+		if region != "" {
+			o.Region = region
+		}
+		o.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+			found, err := provider.Retrieve(ctx)
+			if err != nil {
+				return aws.Credentials{}, errProvider
+			}
+			return found, nil
+		})
+	}
+}
+
+// New returns the models of one region. It sends nothing. Region, credentials
+// (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN) and the endpoint
+// (AWS_ENDPOINT_URL_BEDROCK_RUNTIME, AWS_ENDPOINT_URL) come from the
+// environment, as for any AWS SDK. Credentials are read at each request: without
+// them it fails with model.ErrUnavailable. The Model may be used by many callers
+// at once.
+func New(getenv func(string) string, with ...Option) (model.Model, error) {
+	options := bedrockruntime.Options{
+		Region: getenv("AWS_REGION"),
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return credentials(getenv)
+		}),
+		Retryer: aws.NopRetryer{}, // Stream decides about tries
+		HTTPClient: careful{awshttp.NewBuildableClient().
+			WithDialerOptions(func(d *net.Dialer) { d.Timeout = connectTimeout }).
+			WithTransportOptions(func(t *http.Transport) {
+				t.IdleConnTimeout = idleConnection
+				t.HTTP2 = &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: connectTimeout}
+			})},
+	}
+	for _, name := range []string{"AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"} {
+		if url := getenv(name); url != "" {
+			options.BaseEndpoint = &url
+			break
+		}
+	}
+	for _, option := range with {
+		option(&options)
+	}
+	if options.Region == "" {
+		return nil, errors.New("AWS_REGION: it is not set; Lambda sets it, elsewhere name a region that has the model, for example eu-west-1")
+	}
+	return &backend{bedrockruntime.New(options, withoutBearerToken)}, nil
+}
+
+// withoutBearerToken undoes what the SDK takes from AWS_BEARER_TOKEN_BEDROCK,
+// past getenv: the credentials above are the only ones.
+func withoutBearerToken(o *bedrockruntime.Options) {
+	o.BearerAuthTokenProvider = nil
+	o.AuthSchemePreference = nil
+}
+
+func credentials(getenv func(string) string) (aws.Credentials, error) {
+	c := aws.Credentials{
+		AccessKeyID:     getenv("AWS_ACCESS_KEY_ID"),
+		SecretAccessKey: getenv("AWS_SECRET_ACCESS_KEY"),
+		SessionToken:    getenv("AWS_SESSION_TOKEN"),
+		Source:          "environment",
+	}
+	if !c.HasKeys() {
+		return aws.Credentials{}, errNoCredentials
+	}
+	return c, nil
+}
+
+type backend struct{ client *bedrockruntime.Client }
+
+// Stream implements model.Model.
+func (b *backend) Stream(ctx context.Context, req model.Request) iter.Seq2[model.Event, error] {
+	return func(yield func(model.Event, error) bool) {
+		input, err := newInput(req)
+		if err != nil {
+			yield(model.Event{}, err)
+			return
+		}
+		for first := true; ; first = false {
+			begun, err := b.call(ctx, input, yield)
+			if err == nil {
+				return
+			}
+			told, passing := diagnose(err)
+			if first && !begun && passing && pause(ctx) {
+				continue
+			}
+			if end := ended(ctx); end != nil {
+				told = end
+			}
+			yield(model.Event{}, told)
+			return
+		}
+	}
+}
+
+// call runs input once. It returns nil if the answer is whole or its consumer
+// has broken out, and reports whether any event had arrived.
+func (b *backend) call(ctx context.Context, input *bedrockruntime.ConverseStreamInput, yield func(model.Event, error) bool) (begun bool, err error) {
+	out, err := b.client.ConverseStream(ctx, input, withOwnCodec)
+	if err != nil {
+		return false, err
+	}
+	stream := out.GetStream()
+	defer stream.Close()
+
+	var a answer
+	for part := range stream.Events() {
+		begun = true
+		event, err := a.take(part)
+		switch {
+		case err != nil:
+			return true, err
+		case event.Stop != "":
+			drain(stream.Events())
+			yield(event, nil)
+			return true, nil
+		case event != model.Event{} && !yield(event, nil):
+			return true, nil
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return begun, err
+	}
+	return begun, errCut
+}
+
+// withOwnCodec gives a call its own codec. The client's is shared by all of its
+// streams without a lock: a data race, and a panic where two meet an unknown
+// event at once (https://github.com/aws/smithy-go/issues/714).
+func withOwnCodec(o *bedrockruntime.Options) { o.Protocol = restjson1.New(nil) }
+
+// drain takes what is left of an answer that is whole.
+func drain(rest <-chan types.ConverseStreamOutput) {
+	late := time.NewTimer(linger)
+	defer late.Stop()
+	for {
+		select {
+		case _, more := <-rest:
+			if !more {
+				return
+			}
+		case <-late.C:
+			return
+		}
+	}
+}
+
+// pause reports whether ctx outlasts it.
+func pause(ctx context.Context) bool {
+	timer := time.NewTimer(retryPause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

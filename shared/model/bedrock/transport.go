@@ -1,0 +1,95 @@
+package bedrock
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/http"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+)
+
+// What is read of a response is bounded, in bytes. A token costs Bedrock one
+// frame of about 250, and the longest answers have 128,000.
+const (
+	maxError  = 64 << 10
+	maxFrame  = 1 << 20
+	maxAnswer = 64 << 20
+)
+
+// careful sends what the SDK has signed, and minds two things that it doesn't.
+//
+// The SDK closes a request's body as soon as the response begins. The transport
+// may be about to look whether that body has ended, takes the closed one for a
+// failed write and closes the connection, the answer with it. So the transport
+// gets a body of its own; one that it can send anew where a connection turned
+// out to be dead.
+//
+// The SDK reads the body of an error, and a frame of up to 4 GB, into memory. So
+// the response is bounded.
+type careful struct{ client *awshttp.BuildableClient }
+
+func (c careful) Do(signed *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(signed.Body)
+	if err != nil {
+		return nil, err
+	}
+	req := signed.WithContext(signed.Context()) // a copy
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	req.Body, _ = req.GetBody()
+	resp, err := c.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	reader := io.LimitReader(resp.Body, maxError)
+	if resp.StatusCode == http.StatusOK {
+		reader = &frames{body: io.LimitReader(resp.Body, maxAnswer)}
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{reader, resp.Body}
+	return resp, nil
+}
+
+// frames passes an event stream on, but no frame that is too long or whose
+// lengths contradict each other; a connection that breaks is told as errCut. Each
+// frame begins with its own length and that of its headers, four bytes each;
+// besides headers and payload it has minFrame bytes (Smithy 2.0, "Amazon Event
+// Stream Specification").
+type frames struct {
+	body io.Reader
+	head [8]byte // of the frame that begins
+	have int     // bytes of head
+	left int     // bytes of the frame after its head
+}
+
+const minFrame = 16
+
+func (f *frames) Read(p []byte) (int, error) {
+	n, err := f.body.Read(p)
+	for rest := p[:n]; len(rest) > 0; {
+		if f.left > 0 {
+			taken := min(f.left, len(rest))
+			f.left -= taken
+			rest = rest[taken:]
+			continue
+		}
+		taken := copy(f.head[f.have:], rest)
+		f.have += taken
+		rest = rest[taken:]
+		if f.have < len(f.head) {
+			break
+		}
+		whole, headers := binary.BigEndian.Uint32(f.head[:4]), binary.BigEndian.Uint32(f.head[4:])
+		if whole < minFrame || whole > maxFrame || headers > whole-minFrame {
+			return 0, fmt.Errorf("%w: a frame of %d bytes, %d of headers", errNonsense, whole, headers)
+		}
+		f.left, f.have = int(whole)-len(f.head), 0
+	}
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("%w: %w", errCut, err)
+	}
+	return n, err
+}
