@@ -7,7 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"postern/shared/auth"
 	"postern/shared/limit"
@@ -34,6 +37,8 @@ type LocalDoor struct {
 	Proxies   auth.Proxies
 	Flood     *limit.Flood
 
+	ids requestIDs
+
 	// Open admits whoever shows no credential as auth.AnonymousCaller. A
 	// credential that is shown must be right even so.
 	Open bool
@@ -46,7 +51,7 @@ type LocalDoor struct {
 // Arrival implements Door.
 func (d *LocalDoor) Arrival(r *http.Request) (string, netip.Addr) {
 	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
-	return rand.Text(), d.Proxies.Client(peer.Addr(), r.Header["X-Forwarded-For"], r.Header["X-Real-Ip"])
+	return d.ids.next(), d.Proxies.Client(peer.Addr(), r.Header["X-Forwarded-For"], r.Header["X-Real-Ip"])
 }
 
 // Admit implements Door.
@@ -72,6 +77,21 @@ func (d *LocalDoor) Admit(ctx context.Context, r *http.Request, from netip.Addr)
 		return auth.Caller{}, auth.ErrAddress
 	}
 	return caller, nil
+}
+
+// requestIDs makes ids that no two requests share: 128 random bits, once, and a
+// count. An id is no secret, and drawing each would cost more than checking a
+// token.
+type requestIDs struct {
+	once   sync.Once
+	prefix string
+	count  atomic.Uint64
+}
+
+func (ids *requestIDs) next() string {
+	ids.once.Do(func() { ids.prefix = rand.Text() + "-" })
+	var buffer [48]byte
+	return string(strconv.AppendUint(append(buffer[:0], ids.prefix...), ids.count.Add(1), 10))
 }
 
 // loopback reports whether a Host header names this machine to itself.

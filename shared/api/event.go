@@ -66,10 +66,12 @@ func (e *event) write(log *slog.Logger, r *http.Request, status int) {
 		slog.String("route", e.route),
 		slog.Int("status", status),
 		slog.String("decision", decision),
-		slog.String("reason", reason),
 		slog.String("ip", AddressText(e.from)),
 		slog.Float64("ms", float64(now.Sub(e.start).Microseconds())/1000),
 	)
+	if reason != "" {
+		line.AddAttrs(slog.String("reason", reason))
+	}
 	if refused != "" && log.Enabled(ctx, slog.LevelDebug) {
 		line.AddAttrs(slog.Any("credential_headers", CredentialHeaders(r.Header)))
 	}

@@ -85,11 +85,12 @@ var (
 type frame struct {
 	Config
 	router router
+	policy string // of RateLimit
 }
 
 // New joins routes and handlers into one http.Handler.
 func New(cfg Config) (http.Handler, error) {
-	f := &frame{Config: cfg}
+	f := &frame{Config: cfg, policy: policy(cfg.RateLimit)}
 	paths := map[string]*endpoint{}
 	for _, row := range cfg.Routes {
 		h := cfg.Handlers[row.Name]
@@ -227,7 +228,7 @@ func (e *endpoint) count(x *exchange, r *http.Request, caller auth.Caller, scope
 	}
 	if d.Limit > 0 {
 		h := x.Header()
-		h["Ratelimit-Policy"] = []string{`"hour";q=` + strconv.Itoa(d.Limit) + `;w=3600`}
+		h["Ratelimit-Policy"] = []string{e.policyOf(d.Limit)}
 		h["Ratelimit"] = []string{`"hour";r=` + strconv.Itoa(d.Remaining) + `;t=` + seconds(d.Reset)}
 	}
 	if !caller.Holds(scope) {
@@ -242,6 +243,17 @@ func (e *endpoint) count(x *exchange, r *http.Request, caller auth.Caller, scope
 	}
 	return nil
 }
+
+// policyOf is the RateLimit-Policy of so many requests an hour; most callers have
+// the default.
+func (f *frame) policyOf(limit int) string {
+	if limit == f.RateLimit {
+		return f.policy
+	}
+	return policy(limit)
+}
+
+func policy(limit int) string { return `"hour";q=` + strconv.Itoa(limit) + `;w=3600` }
 
 func scopeMissing(s route.Scope) error {
 	return Fail(ScopeMissing, "This needs a credential with the scope %q.", s)
