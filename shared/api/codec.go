@@ -210,6 +210,8 @@ func takes(t reflect.Type) string {
 		return "an array"
 	case reflect.Int, reflect.Int64:
 		return "a whole number"
+	case reflect.Float64:
+		return "a number"
 	default:
 		return "an object"
 	}

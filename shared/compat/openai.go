@@ -184,6 +184,10 @@ func (req completionRequest) input() (agents.Input, error) {
 		return agents.Input{}, api.Fail(api.InvalidRequest, `The field "stream" takes false here so far; POST /chat streams.`)
 	case req.N > 1:
 		return agents.Input{}, api.Fail(api.InvalidRequest, `The field "n" takes 1.`)
+	case req.MaxTokens < 0 || req.MaxCompletionTokens < 0:
+		return agents.Input{}, api.Fail(api.InvalidRequest, `The fields "max_tokens" and "max_completion_tokens" take a whole number above 0.`)
+	case req.Temperature != nil && (*req.Temperature < 0 || *req.Temperature > 2):
+		return agents.Input{}, api.Fail(api.InvalidRequest, `The field "temperature" takes a number from 0 to 2.`)
 	}
 	in := agents.Input{MaxTokens: max(req.MaxTokens, req.MaxCompletionTokens), Temperature: req.Temperature, StopAt: req.Stop}
 	for i, m := range req.Messages {

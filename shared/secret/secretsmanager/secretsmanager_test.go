@@ -188,7 +188,6 @@ func TestAReadEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	context.AfterFunc(ctx, release)
 	go func() { server.Await(ctx, 1); cancel() }()
 	if _, err := s.Read(ctx, secret.Current); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want the context's", err)
