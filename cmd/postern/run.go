@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -117,22 +118,18 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 func handler(s settings.Settings, file *agents.File, models agents.Models, log *slog.Logger) (http.Handler, error) {
 	listing := agents.NewListing(file)
 	chat := &agents.Chat{File: file, Models: models, Timeout: s.ChatTimeout}
-	openai := compat.OpenAI{Listing: listing, Chat: chat}
+	handlers := map[string]api.Handler{
+		"health":      api.Health,
+		"agents.list": listing.List,
+		"agents.get":  listing.Get,
+		"whoami":      api.WhoAmI(s.RateLimit),
+		"chat":        chat.Handle,
+	}
+	maps.Copy(handlers, compat.Listings(listing))
+	maps.Copy(handlers, compat.Chats(chat))
 	return api.New(api.Config{
-		Routes: route.Table(),
-		Handlers: map[string]api.Handler{
-			"health":      api.Health,
-			"agents.list": listing.List,
-			"agents.get":  listing.Get,
-			"whoami":      api.WhoAmI(s.RateLimit),
-			"chat":        chat.Handle,
-
-			"openai.models":      openai.Models,
-			"openai.model":       openai.Model,
-			"openai.completions": openai.Completions,
-			"elizaos.agents":     compat.ElizaOSAgents(listing),
-			"txtai.workflow":     compat.TxtaiWorkflow(chat),
-		},
+		Routes:   route.Table(),
+		Handlers: handlers,
 		Door: &api.LocalDoor{
 			Verifier:  auth.NewVerifier(configured(s)),
 			Addresses: s.AllowedIPs,

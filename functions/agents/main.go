@@ -5,8 +5,6 @@ import (
 	"log"
 	"os"
 
-	"github.com/aws/aws-lambda-go/lambda"
-
 	"postern/shared/agents"
 	"postern/shared/api"
 	"postern/shared/apigw"
@@ -26,17 +24,13 @@ func main() {
 		log.Fatal(err)
 	}
 	listing := agents.NewListing(file)
-	openai := compat.OpenAI{Listing: listing}
-	handler, err := apigw.New(route.AgentsFunction, api.Config{
-		Handlers: map[string]api.Handler{"agents.list": listing.List, "agents.get": listing.Get, "whoami": api.WhoAmI(s.RateLimit),
-			"openai.models": openai.Models, "openai.model": openai.Model, "elizaos.agents": compat.ElizaOSAgents(listing)},
+	handlers := compat.Listings(listing)
+	handlers["agents.list"], handlers["agents.get"], handlers["whoami"] = listing.List, listing.Get, api.WhoAmI(s.RateLimit)
+	log.Fatal(apigw.Start(route.AgentsFunction, api.Config{
+		Handlers:    handlers,
 		Log:         api.NewLogger(os.Stderr, s.LogLevel),
 		Limiter:     limit.Hourly{Store: &limit.Memory{}},
 		RateLimit:   s.RateLimit,
 		CORSOrigins: s.CORSOrigins,
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-	lambda.Start(apigw.Buffered(handler))
+	}))
 }

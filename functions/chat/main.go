@@ -5,7 +5,6 @@ import (
 	"log"
 	"os"
 
-	"postern/shared/agents"
 	"postern/shared/api"
 	"postern/shared/apigw"
 	"postern/shared/compat"
@@ -19,24 +18,17 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	models, err := models(s)
+	chat, err := newChat(s)
 	if err != nil {
 		log.Fatal(err)
 	}
-	file, err := models.Load(s.AgentsFile, s.Model)
-	if err != nil {
-		log.Fatal(err)
-	}
-	chat := &agents.Chat{File: file, Models: models, Timeout: s.ChatTimeout}
-	handler, err := apigw.New(route.ChatFunction, api.Config{
-		Handlers:    map[string]api.Handler{"chat": chat.Handle, "txtai.workflow": compat.TxtaiWorkflow(chat), "openai.completions": compat.OpenAI{Chat: chat}.Completions},
+	handlers := compat.Chats(chat)
+	handlers["chat"] = chat.Handle
+	log.Fatal(apigw.StartStreaming(route.ChatFunction, api.Config{
+		Handlers:    handlers,
 		Log:         api.NewLogger(os.Stderr, s.LogLevel),
 		Limiter:     limit.Hourly{Store: &limit.Memory{}},
 		RateLimit:   s.RateLimit,
 		CORSOrigins: s.CORSOrigins,
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-	apigw.StartStreaming(handler)
+	}))
 }

@@ -13,6 +13,19 @@ import (
 	"postern/shared/settings"
 )
 
+// newChat is the agents of the package's file, with their models.
+func newChat(s settings.Settings) (*agents.Chat, error) {
+	models, err := models(s)
+	if err != nil {
+		return nil, err
+	}
+	file, err := models.Load(s.AgentsFile, s.Model)
+	if err != nil {
+		return nil, err
+	}
+	return &agents.Chat{File: file, Models: models, Timeout: s.ChatTimeout}, nil
+}
+
 // models is every model that a deployment can call. None of them makes a call
 // before it is asked.
 func models(s settings.Settings) (agents.Models, error) {

@@ -7,8 +7,6 @@ import (
 	"log"
 	"os"
 
-	"github.com/aws/aws-lambda-go/lambda"
-
 	"postern/shared/api"
 	"postern/shared/apigw"
 	"postern/shared/route"
@@ -20,13 +18,9 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	handler, err := apigw.New(route.HealthFunction, api.Config{
+	log.Fatal(apigw.Start(route.HealthFunction, api.Config{
 		Handlers:    map[string]api.Handler{"health": api.Health},
 		Log:         api.NewLogger(os.Stderr, s.LogLevel),
 		CORSOrigins: s.CORSOrigins,
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-	lambda.Start(apigw.Buffered(handler))
+	}))
 }

@@ -180,7 +180,7 @@ func TestMessageSize(t *testing.T) {
 }
 
 // upstream is what a backend might say: nobody but the log may hear it (P4, I15).
-const upstream = `post "https://10.0.0.7/v1": Incorrect API key provided: CANARY-sk-9f2c /root/app.go:7`
+const upstream = `post "https://10.0.0.7/v1": Incorrect API key provided: CANARY-sk-9f2c /srv/app.go:7`
 
 // modelFailures are what a backend can do, before its first word or after.
 var modelFailures = []struct {

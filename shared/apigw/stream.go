@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/aws/aws-lambda-go/events"
-	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/awslabs/aws-lambda-go-api-proxy/core"
 )
 
@@ -92,12 +91,3 @@ func (w *streamWriter) WriteHeader(status int) {
 }
 
 func (w *streamWriter) Write(b []byte) (int, error) { return w.pipe.Write(b) }
-
-// StartStreaming serves h in the streaming form for as long as the process lives;
-// under `sam local` in one piece.
-func StartStreaming(h http.Handler) {
-	if SAMLocal() {
-		lambda.Start(Buffered(h))
-	}
-	lambda.Start(Streamed(h))
-}

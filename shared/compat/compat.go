@@ -6,3 +6,26 @@
 // Their clients send fields that we don't act on, so unknown fields are passed
 // over here, and only here.
 package compat
+
+import (
+	"postern/shared/agents"
+	"postern/shared/api"
+)
+
+// Listings is the handlers that show agents, by the names of their routes.
+func Listings(listing *agents.Listing) map[string]api.Handler {
+	openai := OpenAI{Listing: listing}
+	return map[string]api.Handler{
+		"openai.models":  openai.Models,
+		"openai.model":   openai.Model,
+		"elizaos.agents": ElizaOSAgents(listing),
+	}
+}
+
+// Chats is the handlers that run agents, by the names of their routes.
+func Chats(chat *agents.Chat) map[string]api.Handler {
+	return map[string]api.Handler{
+		"openai.completions": OpenAI{Chat: chat}.Completions,
+		"txtai.workflow":     TxtaiWorkflow(chat),
+	}
+}

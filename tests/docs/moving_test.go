@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"postern/shared/settings"
+	"postern/tests/sources"
 )
 
 // The pages "Moving from …" are held to the program. A page is read from top to
@@ -345,6 +346,9 @@ var builds string
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "postern-docs")
+	if err == nil {
+		err = sources.Depend("../..")
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -25,6 +25,7 @@ import (
 	"postern/tests/gateway"
 	"postern/tests/lambdahost"
 	"postern/tests/secretsfake"
+	"postern/tests/sources"
 )
 
 // token is the root token of every server here: a canary, see check.
@@ -36,6 +37,10 @@ var binaries string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if err := sources.Depend("../.."); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	var err error
 	if binaries, err = os.MkdirTemp("", "postern-e2e"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

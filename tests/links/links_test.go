@@ -6,10 +6,15 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"postern/tests/sources"
 )
 
 func TestALambdaLinksOnlyWhatItUses(t *testing.T) {
 	t.Parallel()
+	if err := sources.Depend("../.."); err != nil {
+		t.Fatal(err)
+	}
 	const (
 		models  = "postern/shared/model/"
 		store   = "postern/shared/secret/secretsmanager"
