@@ -12,7 +12,8 @@ import (
 )
 
 // Depend looks at every Go file of the module, tests aside, and at its go.mod.
-// root is the module's root, seen from the test's folder.
+// root is the module's root, seen from the test's folder. It must be called by a
+// test: what TestMain does before m.Run is not noted.
 func Depend(root string) error {
 	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
 		return err
