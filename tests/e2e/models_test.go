@@ -125,9 +125,7 @@ func TestAnOpenAICompatibleModel(t *testing.T) {
 // TestNoModelServerIsThere: nobody listens.
 func TestNoModelServerIsThere(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(http.NotFoundHandler())
-	url := server.URL + "/v1"
-	server.Close()
+	const url = "http://127.0.0.1:1/v1" // a port of the system's choice may soon be another test's
 	here := start(t, map[string]string{"MODEL": "openai/test", "OPENAI_BASE_URL": url})
 	cloud := deploy(t, map[string]string{"Model": "openai/test", "OpenAIBaseUrl": url}, nil)
 	onBothSides(t, []check.Case{chatCase("nobody", `{"message":"hello"}`, check.Want{Status: 503, Error: "Model backend unavailable"})}, here, cloud)

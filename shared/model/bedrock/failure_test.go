@@ -84,7 +84,9 @@ func TestFailuresBeforeAnAnswer(t *testing.T) {
 			if len(events) != 0 {
 				t.Errorf("events came: %v", events)
 			}
-			if n := len(fake.Calls()); n != test.calls {
+			// A second try may find a connection that the fake is just closing;
+			// then net/http itself sends it once more.
+			if n := len(fake.Calls()); n != test.calls && (test.calls < 2 || n != test.calls+1) {
 				t.Errorf("%d calls, want %d", n, test.calls)
 			}
 		})
