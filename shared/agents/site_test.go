@@ -1,7 +1,6 @@
 package agents_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -12,7 +11,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +20,7 @@ import (
 	"postern/shared/limit"
 	"postern/shared/model"
 	"postern/shared/route"
+	recorded "postern/tests/logbook"
 )
 
 // canary stands in every prompt of the test's agents, and may stand nowhere else.
@@ -213,22 +212,7 @@ func (p reply) everything() string {
 }
 
 // logbook is a log's sink.
-type logbook struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logbook) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
+type logbook struct{ recorded.Book }
 
 // line is the log's only line.
 func (l *logbook) line(t testing.TB) map[string]any {

@@ -61,7 +61,7 @@ func TestEventLines(t *testing.T) {
 		method, target, _ := strings.Cut(row.request, " ")
 		if row.limit == 1 {
 			s.ask(method, target)
-			s.log.text.Reset()
+			s.log.Reset()
 		}
 		s.ask(method, target, "Authorization: Basic x", "X-Api-Key: y", "Cookie: z=1", "X-Other: w")
 		s.log.only(t)

@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -14,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +22,7 @@ import (
 	"postern/shared/auth"
 	"postern/shared/limit"
 	"postern/shared/route"
+	recorded "postern/tests/logbook"
 )
 
 var update = flag.Bool("update", false, "rewrite the goldens under testdata")
@@ -171,22 +170,7 @@ func (p reply) everything() string {
 }
 
 // logbook is a log's sink.
-type logbook struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logbook) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
+type logbook struct{ recorded.Book }
 
 // lines parses the log, whose handler is JSON's.
 func (l *logbook) lines(t testing.TB) []map[string]any {

@@ -1,7 +1,6 @@
 package apigw_test
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -14,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -25,6 +23,7 @@ import (
 	"postern/shared/auth"
 	"postern/shared/limit"
 	"postern/shared/route"
+	recorded "postern/tests/logbook"
 )
 
 var update = flag.Bool("update", false, "rewrite the goldens under testdata")
@@ -35,22 +34,7 @@ func TestMain(m *testing.M) {
 }
 
 // logbook is a log's sink.
-type logbook struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logbook) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
+type logbook struct{ recorded.Book }
 
 func (l *logbook) logger() *slog.Logger { return api.NewLogger(l, slog.LevelDebug) }
 
