@@ -5,17 +5,17 @@
 // ("eu.amazon.nova-lite-v1:0"), or the ARN of one. On AWS the function's role
 // needs bedrock:InvokeModelWithResponseStream for it.
 //
-// The client is built from Options and the environment that Lambda gives every
-// function. On one machine the same variables are read. A profile of ~/.aws
-// needs the SDK's config package, which costs 2 MB: who may pay that loads the
-// profile and hands it over by WithCredentials.
+// On AWS and on one machine alike, the environment says where Bedrock is and as
+// whom it is asked (package awsclient). A program that may load a profile of
+// ~/.aws hands it over by WithCredentials.
 //
 // request.go turns a model.Request into Converse's shape, answer.go its events
 // into ours, failure.go its exceptions into the three failures that package
-// model promises; transport.go guards the SDK's HTTP. Whatever fails before the first event of an answer, and would
-// not fail again for the same reason, is tried once more; after it nothing is.
-// An answer is whole only with both its stop reason and its usage: one that ends
-// without is a failure, not a short answer.
+// model promises; transport.go bounds its frames. Whatever fails before the
+// first event of an answer, and would not fail again for the same reason, is
+// tried once more; after it nothing is. An answer is whole only with both its
+// stop reason and its usage: one that ends without is a failure, not a short
+// answer.
 //
 // A Request whose Messages hold tool calls needs its Tools too, or Bedrock
 // refuses it.
@@ -23,18 +23,15 @@ package bedrock
 
 import (
 	"context"
-	"errors"
 	"iter"
-	"net"
-	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/bedrockruntime"
 	"github.com/aws/aws-sdk-go-v2/service/bedrockruntime/types"
 	"github.com/aws/smithy-go/transport/http/protocol/restjson1"
 
+	"postern/shared/awsclient"
 	"postern/shared/model"
 )
 
@@ -42,14 +39,6 @@ import (
 const Provider = "bedrock"
 
 const (
-	// connectTimeout bounds one attempt to connect; the SDK would take 30 s.
-	connectTimeout = 5 * time.Second
-	// idleConnection is shorter than AWS keeps one open, and than most pauses in
-	// which a Lambda is frozen.
-	idleConnection = 45 * time.Second
-	// silence is how long an HTTP/2 connection may say nothing before it is
-	// probed: one that died in a frozen Lambda would hang till the chat's end.
-	silence = 15 * time.Second
 	// retryPause comes before the second try. One retry a request makes no
 	// storm, so it needs no jitter.
 	retryPause = 250 * time.Millisecond
@@ -59,25 +48,14 @@ const (
 )
 
 // Option is what New can't learn from the environment.
-type Option func(*bedrockruntime.Options)
+type Option func(*awsclient.Access)
 
 // WithCredentials signs requests with the credentials that provider gives, and
 // sends them to region; an empty region leaves AWS_REGION's. It is for profiles:
 // a program that may import the SDK's config package passes its Config's Region
 // and Credentials. The provider is asked before each request, so it should cache.
 func WithCredentials(region string, provider aws.CredentialsProvider) Option {
-	return func(o *bedrockruntime.Options) {
-		if region != "" {
-			o.Region = region
-		}
-		o.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
-			found, err := provider.Retrieve(ctx)
-			if err != nil {
-				return aws.Credentials{}, errProvider
-			}
-			return found, nil
-		})
-	}
+	return func(a *awsclient.Access) { *a = a.As(region, provider) }
 }
 
 // New returns the models of one region. It sends nothing. Region, credentials
@@ -87,32 +65,20 @@ func WithCredentials(region string, provider aws.CredentialsProvider) Option {
 // them it fails with model.ErrUnavailable. The Model may be used by many callers
 // at once.
 func New(getenv func(string) string, with ...Option) (model.Model, error) {
-	options := bedrockruntime.Options{
-		Region: getenv("AWS_REGION"),
-		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-			return credentials(getenv)
-		}),
-		Retryer: aws.NopRetryer{}, // Stream decides about tries
-		HTTPClient: careful{awshttp.NewBuildableClient().
-			WithDialerOptions(func(d *net.Dialer) { d.Timeout = connectTimeout }).
-			WithTransportOptions(func(t *http.Transport) {
-				t.IdleConnTimeout = idleConnection
-				t.HTTP2 = &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: connectTimeout}
-			})},
-	}
-	for _, name := range []string{"AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"} {
-		if url := getenv(name); url != "" {
-			options.BaseEndpoint = &url
-			break
-		}
-	}
+	access := awsclient.Environment(getenv, "BEDROCK_RUNTIME")
 	for _, option := range with {
-		option(&options)
+		option(&access)
 	}
-	if options.Region == "" {
-		return nil, errors.New("AWS_REGION: it is not set; Lambda sets it, elsewhere name a region that has the model, for example eu-west-1")
+	if err := access.Check("model"); err != nil {
+		return nil, err
 	}
-	return &backend{bedrockruntime.New(options, withoutBearerToken)}, nil
+	return &backend{bedrockruntime.New(bedrockruntime.Options{
+		Region:       access.Region,
+		BaseEndpoint: access.Endpoint,
+		Credentials:  access.Credentials,
+		HTTPClient:   bounded{awsclient.NewHTTP(awsclient.Limits{Body: maxAnswer})},
+		Retryer:      aws.NopRetryer{}, // Stream decides about tries
+	}, withoutBearerToken)}, nil
 }
 
 // withoutBearerToken undoes what the SDK takes from AWS_BEARER_TOKEN_BEDROCK,
@@ -120,19 +86,6 @@ func New(getenv func(string) string, with ...Option) (model.Model, error) {
 func withoutBearerToken(o *bedrockruntime.Options) {
 	o.BearerAuthTokenProvider = nil
 	o.AuthSchemePreference = nil
-}
-
-func credentials(getenv func(string) string) (aws.Credentials, error) {
-	c := aws.Credentials{
-		AccessKeyID:     getenv("AWS_ACCESS_KEY_ID"),
-		SecretAccessKey: getenv("AWS_SECRET_ACCESS_KEY"),
-		SessionToken:    getenv("AWS_SESSION_TOKEN"),
-		Source:          "environment",
-	}
-	if !c.HasKeys() {
-		return aws.Credentials{}, errNoCredentials
-	}
-	return c, nil
 }
 
 type backend struct{ client *bedrockruntime.Client }

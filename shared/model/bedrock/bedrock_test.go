@@ -351,7 +351,7 @@ func TestManyAtOnce(t *testing.T) {
 }
 
 // TestAFastAnswerIsNotLost: a request whose response begins at once used to lose
-// its connection now and then; see careful.
+// its connection now and then; see awsclient.HTTP.
 func TestAFastAnswerIsNotLost(t *testing.T) { // takes the machine for itself: not parallel
 	fake, m := start(t)
 	const calls = 500

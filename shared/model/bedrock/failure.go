@@ -11,19 +11,14 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"postern/shared/awsclient"
 	"postern/shared/model"
 )
 
 // maxText bounds what an error repeats of somebody else's text, in bytes.
 const maxText = 300
 
-var (
-	errCut           = errors.New("the answer was cut off")
-	errNoCredentials = errors.New("no AWS credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set; Lambda sets them")
-	// errProvider is in place of a provider's own error, which may quote the
-	// credentials that it failed to read, as credential_process' does.
-	errProvider = errors.New("no AWS credentials: the profile gave none; `aws sts get-caller-identity` tells why")
-)
+var errCut = errors.New("the answer was cut off")
 
 // ended is the error of a ctx that has ended.
 func ended(ctx context.Context) error {
@@ -60,10 +55,10 @@ func diagnose(err error) (told error, passing bool) {
 		return told, passing
 	case isException:
 		return fmt.Errorf("%w: %.64q in the answer", model.ErrFailed, exception.ErrorCode()), false
-	case errors.Is(err, errNoCredentials):
-		return fmt.Errorf("%w: %w", model.ErrUnavailable, errNoCredentials), false
-	case errors.Is(err, errProvider):
-		return fmt.Errorf("%w: %w", model.ErrUnavailable, errProvider), false
+	case errors.Is(err, awsclient.ErrNoCredentials):
+		return fmt.Errorf("%w: %w", model.ErrUnavailable, awsclient.ErrNoCredentials), false
+	case errors.Is(err, awsclient.ErrProvider):
+		return fmt.Errorf("%w: %w", model.ErrUnavailable, awsclient.ErrProvider), false
 	case errors.Is(err, errNonsense):
 		return fmt.Errorf("%w: %w", model.ErrFailed, err), false
 	case errors.Is(err, errCut):

@@ -1,13 +1,12 @@
 package bedrock
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net/http"
 
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"postern/shared/awsclient"
 )
 
 // What is read of a response is bounded, in bytes. A token costs Bedrock one
@@ -18,33 +17,18 @@ const (
 	maxAnswer = 64 << 20
 )
 
-// careful sends what the SDK has signed, and minds two things that it doesn't.
-//
-// The SDK closes a request's body as soon as the response begins. The transport
-// may be about to look whether that body has ended, takes the closed one for a
-// failed write and closes the connection, the answer with it. So the transport
-// gets a body of its own; one that it can send anew where a connection turned
-// out to be dead.
-//
-// The SDK reads the body of an error, and a frame of up to 4 GB, into memory. So
-// the response is bounded.
-type careful struct{ client *awshttp.BuildableClient }
+// bounded holds an answer to its frames, and an error to its length: the SDK
+// reads the body of one, and a frame of up to 4 GB, into memory.
+type bounded struct{ *awsclient.HTTP }
 
-func (c careful) Do(signed *http.Request) (*http.Response, error) {
-	body, err := io.ReadAll(signed.Body)
-	if err != nil {
-		return nil, err
-	}
-	req := signed.WithContext(signed.Context()) // a copy
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	req.Body, _ = req.GetBody()
-	resp, err := c.client.Do(req)
+func (b bounded) Do(req *http.Request) (*http.Response, error) {
+	resp, err := b.HTTP.Do(req)
 	if err != nil {
 		return nil, err
 	}
 	reader := io.LimitReader(resp.Body, maxError)
 	if resp.StatusCode == http.StatusOK {
-		reader = &frames{body: io.LimitReader(resp.Body, maxAnswer)}
+		reader = &frames{body: resp.Body}
 	}
 	resp.Body = struct {
 		io.Reader

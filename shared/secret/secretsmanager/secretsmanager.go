@@ -1,23 +1,16 @@
 // Package secretsmanager is the secret.Store of AWS Secrets Manager.
-//
-// Its client is built from Options and the environment that Lambda gives every
-// function, without the SDK's config package: that one looks for profiles and
-// instance metadata which a Lambda doesn't have, and costs 2 MB and half of the
-// start-up time.
 package secretsmanager
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 
+	"postern/shared/awsclient"
 	"postern/shared/secret"
 )
 
@@ -27,9 +20,9 @@ type Store struct {
 	arn    string
 }
 
-// idleConnection is shorter than AWS keeps one open, and than most pauses in
-// which a Lambda is frozen.
-const idleConnection = 45 * time.Second
+// maxBody bounds an answer, in bytes. A secret has 64 KB, and in JSON some bytes
+// take six.
+const maxBody = 512 << 10
 
 // New returns the Store of the secret arn. Region, credentials and the endpoint
 // (AWS_ENDPOINT_URL_SECRETS_MANAGER, AWS_ENDPOINT_URL) come from the
@@ -38,41 +31,17 @@ func New(arn string, getenv func(string) string) (*Store, error) {
 	if arn == "" {
 		return nil, errors.New("TOKEN_SECRET_ARN: it is not set, so nobody could be let in; template.yaml sets it, and `sam local` wants API_TOKEN (make env.json)")
 	}
-	region := getenv("AWS_REGION")
-	if region == "" {
-		return nil, errors.New("AWS_REGION: it is not set; Lambda sets it")
+	access := awsclient.Environment(getenv, "SECRETS_MANAGER")
+	if err := access.Check("secret"); err != nil {
+		return nil, err
 	}
-	options := secretsmanager.Options{
-		Region: region,
-		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-			return credentials(getenv)
-		}),
-		// secret.Rotating decides about tries.
-		Retryer: aws.NopRetryer{},
-		HTTPClient: awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
-			t.IdleConnTimeout = idleConnection
-		}),
-	}
-	for _, name := range []string{"AWS_ENDPOINT_URL_SECRETS_MANAGER", "AWS_ENDPOINT_URL"} {
-		if url := getenv(name); url != "" {
-			options.BaseEndpoint = &url
-			break
-		}
-	}
-	return &Store{secretsmanager.New(options), arn}, nil
-}
-
-func credentials(getenv func(string) string) (aws.Credentials, error) {
-	c := aws.Credentials{
-		AccessKeyID:     getenv("AWS_ACCESS_KEY_ID"),
-		SecretAccessKey: getenv("AWS_SECRET_ACCESS_KEY"),
-		SessionToken:    getenv("AWS_SESSION_TOKEN"),
-		Source:          "environment",
-	}
-	if !c.HasKeys() {
-		return aws.Credentials{}, errors.New("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set; Lambda sets them")
-	}
-	return c, nil
+	return &Store{secretsmanager.New(secretsmanager.Options{
+		Region:       access.Region,
+		BaseEndpoint: access.Endpoint,
+		Credentials:  access.Credentials,
+		HTTPClient:   awsclient.NewHTTP(awsclient.Limits{Body: maxBody}),
+		Retryer:      aws.NopRetryer{}, // secret.Rotating decides about tries
+	}), arn}, nil
 }
 
 // Read implements secret.Store. It always names the stage: without one some

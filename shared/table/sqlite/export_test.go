@@ -1,0 +1,42 @@
+package sqlite
+
+// Flush writes the counters behind now.
+func Flush(t *Table) error { return t.counters.flush() }
+
+// Forget drops every counter from memory that is written.
+func Forget(t *Table) {
+	t.counters.saving.Lock()
+	defer t.counters.saving.Unlock()
+	t.counters.mu.Lock()
+	defer t.counters.mu.Unlock()
+	t.counters.second += forgetAfter
+	t.counters.forget()
+}
+
+// Tallies is how many items' counters are in memory.
+func Tallies(t *Table) int {
+	t.counters.mu.Lock()
+	defer t.counters.mu.Unlock()
+	return t.counters.n
+}
+
+// Exec runs a statement where t writes.
+func Exec(t *Table, statement string) error {
+	_, err := t.write.Exec(statement)
+	return err
+}
+
+// Rows is how many items the file has, expired ones too.
+func Rows(t *Table) (n int, err error) {
+	err = t.read.QueryRow("SELECT count(*) FROM items").Scan(&n)
+	return n, err
+}
+
+// Synchronous is how much SQLite waits for the disk where t writes.
+func Synchronous(t *Table) (level int, err error) {
+	err = t.write.QueryRow("PRAGMA synchronous").Scan(&level)
+	return level, err
+}
+
+// Room makes room in memory for the counters of n items.
+func Room(t *Table, n int) { t.counters.room = n }

@@ -1,0 +1,259 @@
+package sqlite
+
+import (
+	"bytes"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	driver "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Names in the data folder. SQLite puts -wal and -shm beside the database.
+const (
+	fileName = "postern.db"
+	lockName = "postern.lock"
+)
+
+// What SQLite's header says of our files: https://sqlite.org/fileformat2.html#the_database_header.
+const (
+	application = 0x504f5354 // "POST"
+	version     = 1
+	headerSize  = 100
+)
+
+// checkWhole is the largest file that is read through before it is opened.
+const checkWhole = 8 << 20
+
+var errOwned = errors.New("locked")
+
+// schema is the file's. An item of version 0 has counters, a JSON object in val.
+const schema = `
+CREATE TABLE items (
+	pk  TEXT    NOT NULL,
+	sk  TEXT    NOT NULL,
+	ver INTEGER NOT NULL,
+	exp INTEGER NOT NULL,
+	val BLOB    NOT NULL,
+	PRIMARY KEY (pk, sk)
+);
+CREATE INDEX items_exp ON items (exp) WHERE exp < 9223372036854775807;
+`
+
+// own locks a folder for its one owner.
+func own(dir string) (unlock func(), err error) {
+	path := filepath.Join(dir, lockName)
+	unlock, err = lock(path)
+	if errors.Is(err, errOwned) {
+		return nil, fmt.Errorf("another postern serves the data folder %s: stop that one, or give this one a data folder of its own", dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("locking the data folder: %w: it must be a folder that this user can write to, and %s a file in it", err, lockName)
+	}
+	return unlock, nil
+}
+
+// check looks at a file before SQLite does, and writes nothing to one that is
+// there. It makes a file of no bytes where there is none.
+func check(path string) error {
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		info, err := os.Lstat(path + suffix)
+		if err == nil && !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is a %s, not a file: move it away", path+suffix, kind(info.Mode()))
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening the database: %w: this user must be able to write to it and to its folder", err)
+	}
+	defer f.Close()
+	if err := checkFile(f); err != nil {
+		time.Sleep(100 * time.Millisecond) // a process beside may have been making it, or writing to it
+		if err := checkFile(f); err != nil {
+			return err
+		}
+	}
+	if info, err := f.Stat(); err != nil || info.Mode().Perm()&0o077 == 0 {
+		return err
+	}
+	return f.Chmod(0o600)
+}
+
+func checkFile(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return err
+	}
+	header := make([]byte, headerSize)
+	if n, err := f.ReadAt(header, 0); err != nil && err != io.EOF {
+		return err
+	} else if err := checkHeader(f.Name(), header[:n]); err != nil {
+		return err
+	}
+	return checkPages(f.Name(), header, info.Size())
+}
+
+func kind(mode fs.FileMode) string {
+	switch {
+	case mode&fs.ModeSymlink != 0:
+		return "symbolic link"
+	case mode.IsDir():
+		return "folder"
+	}
+	return "special file"
+}
+
+func checkHeader(path string, header []byte) error {
+	if len(header) < headerSize || !bytes.HasPrefix(header, []byte("SQLite format 3\x00")) {
+		return fmt.Errorf("%s is no database, or is damaged: move it away to begin anew, or restore it from a backup", path)
+	}
+	if id := binary.BigEndian.Uint32(header[68:]); id != application {
+		return fmt.Errorf("%s is another application's database (application id %#x): choose another data folder, or move it away", path, id)
+	}
+	if v := binary.BigEndian.Uint32(header[60:]); v != version {
+		return fmt.Errorf("%s is of version %d, and this postern knows version %d: run the postern that wrote it, or choose another data folder", path, v, version)
+	}
+	return nil
+}
+
+// checkPages looks for missing and damaged pages. Beside a write-ahead log, which
+// a running server has and a killed one leaves, the file alone says nothing.
+func checkPages(path string, header []byte, size int64) error {
+	if info, err := os.Stat(path + "-wal"); err == nil && info.Size() > 0 {
+		return nil
+	}
+	page := int64(binary.BigEndian.Uint16(header[16:]))
+	if page == 1 {
+		page = 1 << 16
+	}
+	if size < page*int64(binary.BigEndian.Uint32(header[28:])) {
+		return damaged(path, errors.New("its end is missing"))
+	}
+	if size > checkWhole {
+		return nil
+	}
+	db, err := sql.Open("sqlite", name(path, "mode=ro&immutable=1"))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	var verdict string
+	if err := db.QueryRow("PRAGMA quick_check(1)").Scan(&verdict); err != nil {
+		return damaged(path, err)
+	}
+	if verdict != "ok" {
+		return damaged(path, errors.New(verdict))
+	}
+	return nil
+}
+
+func damaged(path string, err error) error {
+	return fmt.Errorf("%s is damaged: %w: move it away to begin anew, or restore it from a backup", path, err)
+}
+
+// create makes the database in a file of no bytes. The first to come does, and
+// the others find it done.
+func create(db *sql.DB) error {
+	const ask = "PRAGMA user_version"
+	var v int
+	if err := db.QueryRow(ask).Scan(&v); err != nil || v == version {
+		return err
+	}
+	tx, err := db.Begin() // with the lock, see connect
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if err := tx.QueryRow(ask).Scan(&v); err != nil || v == version {
+		return err
+	}
+	if _, err := tx.Exec(schema + fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", application, version)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// connect opens a database, and makes it where there is none. The header is
+// written before the write-ahead log comes to be, so that check finds it.
+func (t *Table) connect() error {
+	const (
+		read  = "mode=rw&_pragma=busy_timeout(5000)&_pragma=trusted_schema(0)&_pragma=cache_size(-8000)&_dqs=0"
+		write = read + "&_pragma=synchronous(FULL)&_txlock=immediate"
+	)
+	var err error
+	if t.write, err = sql.Open("sqlite", name(t.path, write)); err != nil {
+		return err
+	}
+	t.write.SetMaxOpenConns(1)
+	if err := create(t.write); err != nil {
+		return err
+	}
+	var mode string
+	if err := t.write.QueryRow("PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
+		return err
+	}
+	if mode != "wal" {
+		return errors.New("its folder can't hold a write-ahead log: choose a data folder on a local disk")
+	}
+	if t.read, err = sql.Open("sqlite", name(t.path, read)); err != nil {
+		return err
+	}
+	t.read.SetMaxOpenConns(readers)
+	t.read.SetMaxIdleConns(readers)
+	for query, at := range map[string]struct {
+		db   *sql.DB
+		stmt **sql.Stmt
+	}{
+		getItem:      {t.read, &t.get},
+		listItems:    {t.read, &t.list},
+		listBack:     {t.read, &t.listBack},
+		insertItem:   {t.write, &t.insert},
+		updateItem:   {t.write, &t.update},
+		deleteItem:   {t.write, &t.remove},
+		saveCounters: {t.write, &t.save},
+		deleteOld:    {t.write, &t.sweep},
+	} {
+		if *at.stmt, err = at.db.Prepare(query); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readers is how many read at once.
+const readers = 4
+
+// name is how SQLite is told of a file.
+func name(path, query string) string {
+	path = "/" + strings.TrimPrefix(filepath.ToSlash(path), "/") // Windows' begin with a drive
+	return (&url.URL{Scheme: "file", Path: path, RawQuery: query}).String()
+}
+
+// explain says of SQLite's errors which file they are about, and what to do
+// where that can be known.
+func (t *Table) explain(err error) error {
+	var e *driver.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return damaged(t.path, err)
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("writing %s: the disk is full: make room: %w", t.path, err)
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		return fmt.Errorf("writing %s: this user must be able to write to it and to its folder: %w", t.path, err)
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return fmt.Errorf("writing %s: another process has kept it busy for too long: %w", t.path, err)
+	}
+	return fmt.Errorf("using %s: %w", t.path, err)
+}
