@@ -142,13 +142,15 @@ func decodeObject(object json.RawMessage, path string, v reflect.Value, strict b
 	return nil
 }
 
-// decodeValue reads one member's value; null is as good as no member.
+// decodeValue reads one member's value. null is as good as no member, unless the
+// field's type reads JSON by itself: such a type may tell the two apart.
 func decodeValue(value json.RawMessage, path string, field reflect.Value, strict bool) error {
-	if string(value) == "null" {
-		return nil
-	}
 	into := field.Addr().Interface()
-	if _, itself := into.(json.Unmarshaler); !itself && field.Kind() == reflect.Struct {
+	_, itself := into.(json.Unmarshaler)
+	switch {
+	case !itself && string(value) == "null":
+		return nil
+	case !itself && field.Kind() == reflect.Struct:
 		return decodeObject(value, path+".", field, strict)
 	}
 	err := json.Unmarshal(value, into)
@@ -236,6 +238,9 @@ func article(value string) string {
 func fieldsOf(v reflect.Value) (names []string, byName map[string]reflect.Value) {
 	byName = map[string]reflect.Value{}
 	for _, f := range reflect.VisibleFields(v.Type()) {
+		if f.Anonymous { // the fields in it come by themselves
+			continue
+		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		names = append(names, strconv.Quote(name))
 		byName[name] = v.FieldByIndex(f.Index)

@@ -131,6 +131,51 @@ func TestDecodedValue(t *testing.T) {
 	}
 }
 
+// heard is a field that reads JSON by itself.
+type heard string
+
+func (h *heard) UnmarshalJSON(b []byte) error {
+	*h = heard(b)
+	return nil
+}
+
+// A field that reads JSON by itself is told of null, wherever it stands, and of
+// its absence not; a field of an embedded struct is one of the whole.
+func TestDecodeTellsNull(t *testing.T) {
+	t.Parallel()
+	type part struct {
+		Own heard `json:"own"`
+	}
+	type whole struct {
+		part
+		Other heard  `json:"other"`
+		Plain string `json:"plain"`
+		Far   *heard `json:"far"`
+		Inner struct {
+			Own heard `json:"own"`
+		} `json:"inner"`
+	}
+	for body, want := range map[string]whole{
+		`{}`: {},
+		`{"own":null,"other":null,"plain":null,"far":null,"inner":null}`: {part: part{"null"}, Other: "null"},
+		`{"own":1,"other":{},"plain":"x"}`:                               {part: part{"1"}, Other: "{}", Plain: "x"},
+		`{"inner":{"own":null}}`:                                         {Inner: part{"null"}},
+	} {
+		got, err := api.Decode[whole](posting("/", body))
+		if err != nil || !cmp.Equal(got, want, cmp.AllowUnexported(whole{})) {
+			t.Errorf("%s: %v %+v", body, err, got)
+		}
+	}
+	_, err := api.Decode[whole](posting("/", `{"part":{}}`))
+	if p := api.ProblemOf(err, ""); p.Detail != `The field "part" is not known here. Known: "own", "other", "plain", "far", "inner".` {
+		t.Error(p.Detail)
+	}
+	_, err = api.Decode[whole](posting("/", `{"":{}}`))
+	if p := api.ProblemOf(err, ""); p.Status != 400 || strings.Contains(p.Detail, `Known: ""`) {
+		t.Error(p)
+	}
+}
+
 // Bytes that are no UTF-8 are refused, and not passed on in the refusal.
 func TestDecodeInvalidUTF8(t *testing.T) {
 	t.Parallel()

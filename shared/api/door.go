@@ -73,7 +73,7 @@ func (d *LocalDoor) Admit(ctx context.Context, r *http.Request, from netip.Addr)
 		return auth.Caller{}, err
 	case err != nil:
 		return auth.Caller{}, err
-	case !d.Addresses.Contain(from):
+	case !d.Addresses.Contain(from) || !caller.Addresses.Contain(from):
 		return auth.Caller{}, auth.ErrAddress
 	}
 	return caller, nil

@@ -27,6 +27,7 @@ const (
 	InvalidRequest
 	UnsupportedMediaType
 	TooLarge
+	Conflict
 	RateLimited
 	ModelFailed
 	ModelUnavailable
@@ -57,6 +58,7 @@ var problems = [codes]problem{
 	InvalidRequest:       {400, "", "Invalid request", "Send a JSON object with the fields of this route."},
 	UnsupportedMediaType: {415, "", "Unsupported media type", "The body must be JSON: add -H 'Content-Type: application/json'."},
 	TooLarge:             {413, "", "Request too large", "A body may have 1 MiB, its message 256 KiB."},
+	Conflict:             {409, "", "Conflict", "Somebody changed it meanwhile: read it again, then decide anew."},
 	RateLimited:          {429, "rate_limit", "Rate limit exceeded", "Wait as long as Retry-After says."},
 	ModelFailed:          {502, "", "Model backend failed", "The language model answered with an error: try again later."},
 	ModelUnavailable:     {503, "", "Model backend unavailable", "The language model can't be reached or isn't configured: try again later."},

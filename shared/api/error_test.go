@@ -31,6 +31,7 @@ var contractErrors = []struct {
 	{api.InvalidRequest, 400, "Invalid request"},
 	{api.UnsupportedMediaType, 415, "Unsupported media type"},
 	{api.TooLarge, 413, "Request too large"},
+	{api.Conflict, 409, "Conflict"},
 	{api.RateLimited, 429, "Rate limit exceeded"},
 	{api.ModelFailed, 502, "Model backend failed"},
 	{api.ModelUnavailable, 503, "Model backend unavailable"},

@@ -17,6 +17,7 @@ type event struct {
 	from      netip.Addr
 	caller    string
 	route     string
+	more      []slog.Attr // what the handler has to add
 	err       error
 	broken    bool // err came when the response had begun: it must not end as if whole
 }
@@ -69,6 +70,7 @@ func (e *event) write(log *slog.Logger, r *http.Request, status int) {
 		slog.String("ip", AddressText(e.from)),
 		slog.Float64("ms", float64(now.Sub(e.start).Microseconds())/1000),
 	)
+	line.AddAttrs(e.more...)
 	if reason != "" {
 		line.AddAttrs(slog.String("reason", reason))
 	}

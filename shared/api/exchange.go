@@ -3,7 +3,9 @@ package api
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 )
 
@@ -96,4 +98,21 @@ func (x *exchange) fail(r *http.Request, err error) {
 // RequestID is the id of the request that w answers, for bodies that carry it.
 func RequestID(w http.ResponseWriter) string {
 	return w.Header().Get("X-Request-Id")
+}
+
+// ClientAddress is where the request that w answers comes from, as log lines
+// have it.
+func ClientAddress(w http.ResponseWriter) string {
+	if x, ok := w.(*exchange); ok {
+		return AddressText(x.event.from)
+	}
+	return AddressText(netip.Addr{})
+}
+
+// Annotate adds to the one line that the request which w answers leaves in the
+// log.
+func Annotate(w http.ResponseWriter, attrs ...slog.Attr) {
+	if x, ok := w.(*exchange); ok {
+		x.event.more = append(x.event.more, attrs...)
+	}
 }

@@ -44,6 +44,12 @@ type Limiter interface {
 	Take(ctx context.Context, caller string, max int) (limit.Decision, error)
 }
 
+// Usage is told of what the limiter doesn't count (package usage).
+type Usage interface {
+	Administered(ctx context.Context, caller string) // a request for a route that no limit counts
+	Refused(ctx context.Context, caller string)      // a request that the scope, the limit or a budget stopped
+}
+
 // Config is what a frame is made of.
 type Config struct {
 	Routes   []route.Route
@@ -53,6 +59,7 @@ type Config struct {
 
 	Limiter   Limiter // needed unless every route is public
 	RateLimit int     // requests an hour for callers without a limit of their own; 0: none
+	Usage     Usage   // nil: nobody wants to know
 
 	CORSOrigins []string // nil: off; or origins, or "*" alone
 	TLS         bool     // callers come over TLS: say so in Strict-Transport-Security
@@ -188,13 +195,9 @@ func (e *endpoint) serve(x *exchange, r *http.Request) error {
 			return err
 		}
 		x.event.caller = caller.ID
-	}
-	if m.route.Counted() {
-		if err := e.count(x, r, caller, m.route.Scope); err != nil {
+		if err = e.permit(x, r, caller, m.route); err != nil {
 			return err
 		}
-	} else if !caller.Holds(m.route.Scope) {
-		return scopeMissing(m.route.Scope)
 	}
 	if !allowed {
 		x.Header().Set("Allow", e.allow())
@@ -216,30 +219,39 @@ func (e *endpoint) method(name string) (m method, allowed bool) {
 	return method{route: e.guard}, false
 }
 
-// count takes one request from the caller's limit and tells it how much is
-// left. A missing scope is the answer even to who has none left, and it counts:
-// a request is a request.
-func (e *endpoint) count(x *exchange, r *http.Request, caller auth.Caller, scope route.Scope) error {
-	d, err := e.Limiter.Take(r.Context(), caller.ID, caller.HourlyLimit(e.RateLimit))
-	if err != nil {
-		return Because(Unavailable, err)
+// permit counts a request of caller, and says whether it may go on. A missing
+// scope is the answer even to who has no request left, and it counts: a request
+// is a request.
+func (e *endpoint) permit(x *exchange, r *http.Request, caller auth.Caller, row route.Route) error {
+	d := limit.Decision{Admitted: true}
+	if row.Counted() {
+		var err error
+		if d, err = e.Limiter.Take(r.Context(), caller.ID, caller.HourlyLimit(e.RateLimit)); err != nil {
+			return Because(Unavailable, err)
+		}
+	} else if e.Usage != nil {
+		e.Usage.Administered(r.Context(), caller.ID)
 	}
 	if d.Limit > 0 {
 		h := x.Header()
 		h["Ratelimit-Policy"] = []string{e.policyOf(d.Limit)}
 		h["Ratelimit"] = []string{`"hour";r=` + strconv.Itoa(d.Remaining) + `;t=` + seconds(d.Reset)}
 	}
-	if !caller.Holds(scope) {
-		return scopeMissing(scope)
+	holds := caller.Holds(row.Scope)
+	if holds && d.Admitted {
+		return nil
 	}
-	if !d.Admitted {
-		if strings.HasPrefix(e.guard.Path, "/v1/") && d.Reset > openAIPatience {
-			x.Header().Set("x-should-retry", "false")
-		}
-		return &Error{Code: RateLimited, RetryAfter: d.Reset,
-			Detail: fmt.Sprintf("All %d requests of this hour are used; the next hour begins in %s seconds.", d.Limit, seconds(d.Reset))}
+	if e.Usage != nil {
+		e.Usage.Refused(r.Context(), caller.ID)
 	}
-	return nil
+	if !holds {
+		return scopeMissing(row.Scope)
+	}
+	if strings.HasPrefix(row.Path, "/v1/") && d.Reset > openAIPatience {
+		x.Header().Set("x-should-retry", "false")
+	}
+	return &Error{Code: RateLimited, RetryAfter: d.Reset,
+		Detail: fmt.Sprintf("All %d requests of this hour are used; the next hour begins in %s seconds.", d.Limit, seconds(d.Reset))}
 }
 
 // policyOf is the RateLimit-Policy of so many requests an hour; most callers have

@@ -13,10 +13,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"log/slog"
 	"postern/shared/api"
 	"postern/shared/auth"
 	"postern/shared/limit"
 	"postern/shared/route"
+	"postern/shared/table/memory"
+	"postern/shared/usage"
 )
 
 // bodyFunc is a request body that somebody watches.
@@ -66,7 +69,7 @@ func TestChainOrder(t *testing.T) {
 		{name: "an admin route is never counted", request: "GET /keys", spent: true, store: errors.New("down"), status: 200, met: "admit handler"},
 		{name: "an admin route needs its credential", request: "GET /keys", door: auth.NoCredential, status: 401, met: "admit"},
 		{name: "an admin route needs its scope", request: "GET /keys", caller: reader, status: 403, met: "admit"},
-		{name: "a wrong method of an admin route needs it too", request: "POST /keys", caller: reader, status: 403, met: "admit"},
+		{name: "a wrong method of an admin route needs it too", request: "PUT /keys", caller: reader, status: 403, met: "admit"},
 		{name: "a preflight meets nothing (I14)", request: "OPTIONS /chat", door: auth.NoCredential, status: 204},
 		{name: "wherever it goes", request: "OPTIONS /nowhere", door: auth.NoCredential, status: 204},
 		{name: "and however", request: "OPTIONS *", status: 204},
@@ -400,7 +403,7 @@ func TestNewRefuses(t *testing.T) {
 	handler := func(http.ResponseWriter, *http.Request, auth.Caller) error { return nil }
 	public := route.Route{Name: "health", Method: "GET", Path: "/health", Scope: route.Public}
 	guarded := route.Route{Name: "chat", Method: "POST", Path: "/chat", Scope: route.Chat}
-	limiter := limit.Hourly{Store: &limit.Memory{}}
+	limiter := usage.New(&memory.Table{}, slog.New(slog.DiscardHandler), nil)
 	for _, row := range []struct {
 		name   string
 		cfg    api.Config

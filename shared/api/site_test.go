@@ -22,6 +22,8 @@ import (
 	"postern/shared/auth"
 	"postern/shared/limit"
 	"postern/shared/route"
+	"postern/shared/table/memory"
+	"postern/shared/usage"
 	recorded "postern/tests/logbook"
 )
 
@@ -35,7 +37,6 @@ func rows() []route.Route {
 	return append(route.Table(),
 		route.Route{Name: "sessions.get", Method: "GET", Path: "/sessions/{id}", Scope: route.Chat},
 		route.Route{Name: "sessions.delete", Method: "DELETE", Path: "/sessions/{id}", Scope: route.Chat},
-		route.Route{Name: "keys.list", Method: "GET", Path: "/keys", Scope: route.Admin},
 	)
 }
 
@@ -80,7 +81,7 @@ func newSite(t testing.TB, changes ...func(*api.Config)) *site {
 		Handlers:  map[string]api.Handler{},
 		Door:      &guard{caller: auth.RootCaller()},
 		Log:       api.NewLogger(book, slog.LevelDebug),
-		Limiter:   limit.Hourly{Store: &limit.Memory{}, Now: halfPast},
+		Limiter:   usage.New(&memory.Table{Now: halfPast}, slog.New(slog.DiscardHandler), halfPast),
 		RateLimit: 1000,
 	}
 	for _, row := range cfg.Routes {

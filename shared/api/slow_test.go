@@ -219,11 +219,55 @@ func TestSendDeadlineIsEachResponsesOwn(t *testing.T) {
 	})
 }
 
+// Until something is sent a stream may be withdrawn, for an answer with another
+// status; a heartbeat is something.
+func TestStreamIsWithdrawn(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		acts func(*api.Stream)
+		want string
+	}{
+		{"at once", func(*api.Stream) {}, "503 withdrawn true"},
+		{"just before the heartbeat", func(*api.Stream) { time.Sleep(15*time.Second - 1) }, "503 withdrawn true"},
+		{"after it: too late", func(*api.Stream) { time.Sleep(15*time.Second + 1) }, "200 withdrawn false :"},
+		{"after an event: too late", func(s *api.Stream) { s.Send("delta", 1) }, "200 withdrawn false event: delta data: 1"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			withdrawn := false
+			w := httptest.NewRecorder()
+			s := newSite(t, handling("health", func(w http.ResponseWriter, _ *http.Request, _ auth.Caller) error {
+				stream := api.OpenStream(w)
+				defer stream.Close()
+				row.acts(stream)
+				if withdrawn = stream.Withdraw(); !withdrawn {
+					return nil
+				}
+				if err := stream.Send("delta", 1); err == nil {
+					t.Errorf("%s: it sends after all", row.name)
+				}
+				return &api.Error{Code: api.Unavailable}
+			}))
+			s.ServeHTTP(w, request("GET", "/health"))
+			time.Sleep(time.Minute)
+			got := fmt.Sprintf("%d withdrawn %v", w.Code, withdrawn)
+			if isStream := w.Header().Get("Content-Type") == "text/event-stream"; isStream == withdrawn {
+				t.Errorf("%s: Content-Type %q", row.name, w.Header().Get("Content-Type"))
+			} else if isStream {
+				got += " " + strings.Join(strings.Fields(w.Body.String()), " ")
+			}
+			if got != row.want {
+				t.Errorf("%s: %s, want %s", row.name, got, row.want)
+			}
+		})
+	}
+}
+
 // A stream in silence is kept alive, and its frames are whole JSON lines (I18).
 func TestStream(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := httptest.NewRecorder()
+		w := &statuses{ResponseRecorder: httptest.NewRecorder()}
 		s := newSite(t, handling("health", func(w http.ResponseWriter, _ *http.Request, _ auth.Caller) error {
 			stream := api.OpenStream(w)
 			defer stream.Close()
@@ -242,7 +286,21 @@ func TestStream(t *testing.T) {
 		if h := w.Header(); h.Get("Content-Type") != "text/event-stream" || h.Get("Cache-Control") != "no-store" || !w.Flushed {
 			t.Errorf("headers %v, flushed %v", h, w.Flushed)
 		}
+		if w.n != 1 {
+			t.Errorf("it begins %d times", w.n)
+		}
 	})
+}
+
+// statuses counts how often a response is given one.
+type statuses struct {
+	*httptest.ResponseRecorder
+	n int
+}
+
+func (s *statuses) WriteHeader(status int) {
+	s.n++
+	s.ResponseRecorder.WriteHeader(status)
 }
 
 func TestWantsStream(t *testing.T) {

@@ -33,25 +33,38 @@ func WantsStream(r *http.Request) bool {
 // Stream is a response of server-sent events (WHATWG HTML, "Server-sent
 // events"). Each frame is a name and a line of JSON, in which no newline can
 // stand, so no text can break the framing. Silence is filled with comments.
+//
+// The response begins with the first event, so that what fails before it can be
+// an ordinary error; or with the first comment, if no event comes before that.
 type Stream struct {
 	w  http.ResponseWriter
 	rc *http.ResponseController
 
-	mu    sync.Mutex // Send and the heartbeat write in turn
-	timer *time.Timer
+	mu    sync.Mutex  // Send and the heartbeat write in turn
+	timer *time.Timer // nil: closed
+	begun bool
 }
 
-// OpenStream begins the response. Close must follow.
+// OpenStream makes w's response a stream. Until Close, which must follow, the
+// stream has w to itself, its headers too.
 func OpenStream(w http.ResponseWriter) *Stream {
-	rc := http.NewResponseController(w)
-	w.Header()["Content-Type"] = []string{"text/event-stream"}
-	w.Header()["X-Accel-Buffering"] = []string{"no"} // nginx would collect it
-	w.WriteHeader(http.StatusOK)
-	s := &Stream{w: w, rc: rc}
+	s := &Stream{w: w, rc: http.NewResponseController(w)}
 	s.mu.Lock() // the first beat may be the first to look
 	defer s.mu.Unlock()
 	s.timer = time.AfterFunc(heartbeat, s.beat)
 	return s
+}
+
+// Withdraw closes a stream that has not begun, and reports whether it could: then
+// the response may be another one.
+func (s *Stream) Withdraw() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun {
+		return false
+	}
+	s.close()
+	return true
 }
 
 // Send writes one event and flushes it.
@@ -74,6 +87,12 @@ func (s *Stream) write(frame []byte) error {
 	}
 	s.timer.Stop() // while this is on its way, nothing is silent
 	defer s.timer.Reset(heartbeat)
+	if !s.begun {
+		s.begun = true
+		s.w.Header()["Content-Type"] = []string{"text/event-stream"}
+		s.w.Header()["X-Accel-Buffering"] = []string{"no"} // nginx would collect it
+		s.w.WriteHeader(http.StatusOK)
+	}
 	s.rc.SetWriteDeadline(time.Now().Add(sendTimeout))
 	if _, err := s.w.Write(frame); err != nil {
 		return err
@@ -87,8 +106,14 @@ func (s *Stream) beat() { s.write([]byte(":\n\n")) }
 func (s *Stream) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.timer.Stop()
-	s.timer = nil
+	s.close()
+}
+
+func (s *Stream) close() {
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
+	}
 }
 
 // Told marks an error that the response, once begun, has told its caller of: it

@@ -22,6 +22,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/awslabs/aws-lambda-go-api-proxy/core"
@@ -50,7 +51,7 @@ func (Door) Admit(_ context.Context, r *http.Request, _ netip.Addr) (auth.Caller
 	if !ok {
 		return auth.Caller{}, auth.NoCredential
 	}
-	return callerOf(gateway.Authorizer)
+	return auth.CallerOf(gateway.Authorizer)
 }
 
 // New is the frame of the Lambda f: cfg with f's routes, behind API Gateway and
@@ -72,6 +73,8 @@ func Buffered(h http.Handler) Handler {
 				err = errBrokenOff
 			}
 		}()
+		ctx, cancel := answerable(ctx)
+		defer cancel()
 		response, err := adapter.ProxyWithContext(ctx, prepare(event))
 		if err != nil { // only for an event that is no request: bridge always answers
 			status, header, body := notARequest(event)
@@ -79,6 +82,19 @@ func Buffered(h http.Handler) Handler {
 		}
 		return response, nil
 	}
+}
+
+// answerMargin is left before Lambda's deadline, to say that something took too
+// long instead of being killed, which API Gateway would call an internal error.
+const answerMargin = time.Second
+
+// answerable is ctx with an end that leaves time for the answer.
+func answerable(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, there := ctx.Deadline()
+	if !there {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline.Add(-answerMargin))
 }
 
 var errBrokenOff = errors.New("response broken off")

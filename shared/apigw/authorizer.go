@@ -2,21 +2,16 @@ package apigw
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-lambda-go/events"
 
 	"postern/shared/api"
 	"postern/shared/auth"
-	"postern/shared/route"
 )
 
 // errUnauthorized is the one error that API Gateway answers with 401; its text
@@ -47,12 +42,12 @@ func (a *Authorizer) Handle(ctx context.Context, event events.APIGatewayCustomAu
 	from, _ := netip.ParseAddr(event.RequestContext.Identity.SourceIP)
 	from = from.Unmap()
 	caller, err := a.Verifier.Verify(ctx, values(event, "Authorization"), values(event, "X-API-Key"))
-	if err == nil && !a.Addresses.Contain(from) {
+	if err == nil && !(a.Addresses.Contain(from) && caller.Addresses.Contain(from)) {
 		err = auth.ErrAddress
 	}
 	if err == nil {
 		policy := policyFor("Allow", caller.ID, event.MethodArn)
-		if policy.Context, err = contextOf(caller); err == nil {
+		if policy.Context, err = auth.ContextOf(caller); err == nil {
 			return policy, nil
 		}
 	}
@@ -155,155 +150,4 @@ func credentialHeaders(event events.APIGatewayCustomAuthorizerRequestTypeRequest
 		h.Set(name, "")
 	}
 	return api.CredentialHeaders(h)
-}
-
-// maxContext bounds the context's keys and values together, in bytes.
-const maxContext = 4 << 10
-
-// The keys of the authorizer's context. With principalId, the caller's id, they
-// are the interface for somebody's own authorizer: strings all of them, lists as
-// JSON arrays, and an absent key is an empty value.
-const (
-	keyKind         = "kind"
-	keyName         = "name"
-	keyScopes       = "scopes"
-	keyAgents       = "agents"
-	keyRateLimit    = "rate_limit"
-	keyTokensPerDay = "tokens_per_day"
-	keyExpiresAt    = "expires_at"
-)
-
-// contextOf writes c for callerOf to read.
-func contextOf(c auth.Caller) (map[string]any, error) {
-	m := make(map[string]any, 4)
-	size := 0
-	put := func(key, value string) {
-		m[key] = value
-		size += len(key) + len(value)
-	}
-	put(keyKind, string(c.Kind))
-	if c.Name != "" {
-		put(keyName, c.Name)
-	}
-	if c.Scopes != nil {
-		put(keyScopes, scopeList(c.Scopes))
-	}
-	if c.Agents != nil {
-		list, _ := json.Marshal(c.Agents) // strings always marshal
-		put(keyAgents, string(list))
-	}
-	if c.RateLimit != nil {
-		put(keyRateLimit, strconv.Itoa(*c.RateLimit))
-	}
-	if c.TokensPerDay != nil {
-		put(keyTokensPerDay, strconv.Itoa(*c.TokensPerDay))
-	}
-	if !c.ExpiresAt.IsZero() {
-		put(keyExpiresAt, c.ExpiresAt.UTC().Format(time.RFC3339))
-	}
-	if size > maxContext {
-		return nil, fmt.Errorf("the context of caller %s has %d bytes, at most %d are allowed", c.ID, size, maxContext)
-	}
-	return m, nil
-}
-
-// scopeList is scopes as JSON. They are our own words, so nothing in them wants
-// escaping, and the authorizer's warm path spares the marshaller.
-func scopeList(scopes []route.Scope) string {
-	if len(scopes) == 0 {
-		return "[]"
-	}
-	list := make([]byte, 0, 64)
-	for _, s := range scopes {
-		list = append(append(append(list, `,"`...), s...), '"')
-	}
-	list[0] = '['
-	return string(append(list, ']'))
-}
-
-// callerOf reads the authorizer's context. No principal, or a value that is not
-// what contextOf writes, is no caller: a context that can't be understood must
-// not turn into a caller with fewer bounds than it was given.
-func callerOf(context map[string]any) (auth.Caller, error) {
-	id, _ := context["principalId"].(string)
-	if id == "" {
-		return auth.Caller{}, auth.NoCredential
-	}
-	r := contextReader{context: context}
-	c := auth.Caller{
-		ID:           id,
-		Kind:         auth.Kind(r.text(keyKind)),
-		Name:         r.text(keyName),
-		RateLimit:    r.number(keyRateLimit),
-		TokensPerDay: r.number(keyTokensPerDay),
-		ExpiresAt:    r.time(keyExpiresAt),
-	}
-	for _, s := range r.list(keyScopes) {
-		c.Scopes = append(c.Scopes, route.Scope(s))
-	}
-	c.Agents = r.list(keyAgents)
-	if r.err != nil {
-		return auth.Caller{}, fmt.Errorf("authorizer context of %s: %w", id, r.err)
-	}
-	return c, nil
-}
-
-// contextReader reads typed values and keeps the first fault.
-type contextReader struct {
-	context map[string]any
-	err     error
-}
-
-func (r *contextReader) text(key string) string {
-	v, there := r.context[key]
-	if !there || v == nil {
-		return ""
-	}
-	s, ok := v.(string)
-	if !ok {
-		r.fault(key, errors.New("is not a string"))
-	}
-	return s
-}
-
-func (r *contextReader) number(key string) *int {
-	s := r.text(key)
-	if s == "" {
-		return nil
-	}
-	n, err := strconv.Atoi(s)
-	if err == nil && n < 0 {
-		err = errors.New("is negative")
-	}
-	r.fault(key, err)
-	return &n
-}
-
-func (r *contextReader) time(key string) time.Time {
-	s := r.text(key)
-	if s == "" {
-		return time.Time{}
-	}
-	t, err := time.Parse(time.RFC3339, s)
-	r.fault(key, err)
-	return t
-}
-
-func (r *contextReader) list(key string) []string {
-	s := r.text(key)
-	if s == "" {
-		return nil
-	}
-	list := []string{}
-	r.fault(key, json.Unmarshal([]byte(s), &list))
-	if list == nil { // "null" names nothing, which is not the same as everything
-		list = []string{}
-	}
-	return list
-}
-
-func (r *contextReader) fault(key string, err error) {
-	if err != nil && r.err == nil {
-		r.err = fmt.Errorf("%s: %w", key, err)
-	}
 }

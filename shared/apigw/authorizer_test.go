@@ -315,6 +315,36 @@ func FuzzAuthorizerEvent(f *testing.F) {
 	})
 }
 
+// A caller's own address rule holds beside the rule for all, and both are of the
+// gateway's word (P9).
+func TestAuthorizerKnowsTheCallersAddresses(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ all, own, effect string }{
+		{"", "203.0.113.0/24", "Allow"},
+		{"203.0.113.9", "203.0.113.9", "Allow"},
+		{"", "10.0.0.1", "Deny"},
+		{"203.0.113.0/24", "10.0.0.1", "Deny"},
+		{"10.0.0.1", "203.0.113.0/24", "Deny"},
+	} {
+		token := canary + "-restricted"
+		caller := auth.Caller{ID: "key", Addresses: addresses(t, row.own)}
+		a := &apigw.Authorizer{
+			Verifier:  auth.NewVerifier(new(auth.Configured).Add(secret.DigestOf(token), caller)),
+			Addresses: addresses(t, row.all),
+			Log:       (&logbook{}).logger(),
+		}
+		event := arriving(t, "X-API-Key: "+token, "X-Real-IP: 10.0.0.1")
+		event.RequestContext.Identity.SourceIP = "203.0.113.9"
+		got, err := a.Handle(t.Context(), event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if effect := got.PolicyDocument.Statement[0].Effect; effect != row.effect {
+			t.Errorf("all %q, own %q: %s, want %s", row.all, row.own, effect, row.effect)
+		}
+	}
+}
+
 // sent reports whether event has the token in a header that may carry it.
 func sent(event authorizerEvent, token string) bool {
 	check := func(name, value string) bool {

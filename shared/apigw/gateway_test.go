@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/aws/aws-lambda-go/events"
 	gocmp "github.com/google/go-cmp/cmp"
@@ -21,8 +23,9 @@ import (
 	"postern/shared/api"
 	"postern/shared/apigw"
 	"postern/shared/auth"
-	"postern/shared/limit"
 	"postern/shared/route"
+	"postern/shared/table/memory"
+	"postern/shared/usage"
 	recorded "postern/tests/logbook"
 )
 
@@ -47,7 +50,7 @@ func functionWith(t testing.TB, h api.Handler, book *logbook) http.Handler {
 		Handlers: map[string]api.Handler{},
 		Door:     apigw.Door{},
 		Log:      book.logger(),
-		Limiter:  limit.Hourly{Store: &limit.Memory{}},
+		Limiter:  usage.New(&memory.Table{}, slog.New(slog.DiscardHandler), nil),
 		TLS:      true,
 	}
 	for _, row := range cfg.Routes {
@@ -189,4 +192,24 @@ func indented(t testing.TB, v any) string {
 		t.Fatal(err)
 	}
 	return b.String()
+}
+
+// A handler's time ends before Lambda's, so that what hangs is answered.
+func TestTimeIsLeftForTheAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := functionWith(t, func(_ http.ResponseWriter, r *http.Request, _ auth.Caller) error {
+			<-r.Context().Done()
+			return api.Because(api.Unavailable, r.Context().Err())
+		}, &logbook{})
+		event := proxied("GET", "/whoami")
+		event.RequestContext.Authorizer = map[string]any{"principalId": "root"}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		began := time.Now()
+		got, err := apigw.Buffered(h)(ctx, event)
+		if err != nil || got.StatusCode != 503 || time.Since(began) >= 10*time.Second {
+			t.Errorf("%d after %s, %v", got.StatusCode, time.Since(began), err)
+		}
+	})
 }

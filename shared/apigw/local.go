@@ -7,9 +7,10 @@ import "os"
 func SAMLocal() bool { return os.Getenv("AWS_SAM_LOCAL") == "true" }
 
 // Getenv is os.Getenv, except that `sam local` hands over the name of a resource
-// ("TokenSecret") where AWS has the resource: that is no value.
+// ("TokenSecret", "Table") where AWS has the resource: that is no value. A table
+// of that name may be in a DynamoDB of this machine, if one is named.
 func Getenv(name string) string {
-	if SAMLocal() && name == "TOKEN_SECRET_ARN" {
+	if SAMLocal() && (name == "TOKEN_SECRET_ARN" || name == "TABLE_NAME" && os.Getenv("AWS_ENDPOINT_URL_DYNAMODB") == "") {
 		return ""
 	}
 	return os.Getenv(name)

@@ -3,6 +3,7 @@ package auth
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -60,6 +61,11 @@ func parsePrefix(s string) (netip.Prefix, error) {
 
 // All reports whether the set is every address.
 func (s Addresses) All() bool { return s.prefixes == nil }
+
+// Equal reports whether both lists say the same in the same order.
+func (s Addresses) Equal(other Addresses) bool {
+	return s.All() == other.All() && slices.Equal(s.prefixes, other.prefixes)
+}
 
 // Contain reports whether a is in the set. An invalid address is in no set but
 // the one of all.

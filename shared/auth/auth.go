@@ -46,6 +46,7 @@ type Caller struct {
 	RateLimit    *int          // requests an hour; nil: the default; 0: none
 	TokensPerDay *int          // nil: no budget
 	ExpiresAt    time.Time     // zero: never
+	Addresses    Addresses     // where it may call from, beside the rule for all; known where it is verified, and not beyond
 }
 
 // Holds reports whether c may use routes of scope s.

@@ -1,7 +1,7 @@
 package limit
 
-// Counters is how many counters m holds.
-func Counters(m *Memory) int { return len(m.counters) }
+// Denied is how many denials h remembers.
+func Denied(h *Hourly) int { return len(h.denied) }
 
 // Sources is how many addresses f tells apart.
 func Sources(f *Flood) int { return len(f.failures) }

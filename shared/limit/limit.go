@@ -8,11 +8,13 @@
 // The arithmetic (Hourly) is apart from where counters are kept (Store). A
 // Store's Take is one atomic step that never counts beyond the maximum, so the
 // promise holds whoever shares the store: never more than N admitted in a
-// window. An error of the Store denies.
+// window. An error of the Store denies. A denial is remembered until its window
+// ends, so a flood from a caller who has none left costs the store nothing.
 package limit
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 )
@@ -24,7 +26,7 @@ const Window = time.Hour
 type Store interface {
 	// Take adds one to the counter of (caller, window) unless it has reached
 	// max, and reports what it stands at and whether one was added.
-	Take(ctx context.Context, caller string, window time.Time, max int) (used int, admitted bool, err error)
+	Take(ctx context.Context, caller string, window time.Time, max int64) (used int64, admitted bool, err error)
 }
 
 // Decision is the answer to one request, and the state its caller is told of.
@@ -35,71 +37,73 @@ type Decision struct {
 	Reset     time.Duration // until the window ends, whole seconds, at least one
 }
 
-// Hourly counts requests in a Store.
+// Hourly counts requests in a Store. It must not be copied.
 type Hourly struct {
 	Store Store
 	Now   func() time.Time // nil: time.Now
+
+	mu     sync.Mutex
+	window time.Time // of what is in denied
+	denied map[denial]struct{}
 }
 
-// Take counts one request of caller against max an hour; max 0 admits all, and a
-// negative one, which nobody should have made, admits none.
-func (h Hourly) Take(ctx context.Context, caller string, max int) (Decision, error) {
-	if max == 0 {
-		return Decision{Admitted: true}, nil
-	}
+// denial is what a remembered refusal is about. With the limit in it, one that
+// is raised counts at once.
+type denial struct {
+	caller string
+	max    int
+}
+
+// maxDenied bounds what is remembered; beyond it the store is asked again.
+const maxDenied = 10_000
+
+// Take counts one request of caller against max an hour; max 0 admits all, which
+// are counted too, and a negative one, which nobody should have made, admits none.
+func (h *Hourly) Take(ctx context.Context, caller string, max int) (Decision, error) {
 	now := time.Now()
 	if h.Now != nil {
 		now = h.Now()
 	}
 	window := now.UTC().Truncate(Window)
-	used, admitted, err := h.Store.Take(ctx, caller, window, max)
+	if max == 0 {
+		_, _, err := h.Store.Take(ctx, caller, window, math.MaxInt64)
+		return Decision{Admitted: err == nil}, err
+	}
+	d := Decision{Limit: max, Reset: ceilSecond(window.Add(Window).Sub(now))}
+	if h.isDenied(window, denial{caller, max}) {
+		return d, nil
+	}
+	used, admitted, err := h.Store.Take(ctx, caller, window, int64(max))
 	if err != nil {
 		return Decision{}, err
 	}
-	return Decision{
-		Admitted:  admitted,
-		Limit:     max,
-		Remaining: max - min(used, max),
-		Reset:     ceilSecond(window.Add(Window).Sub(now)),
-	}, nil
+	if !admitted {
+		h.deny(window, denial{caller, max})
+	}
+	d.Admitted, d.Remaining = admitted, max-int(min(used, int64(max)))
+	return d, nil
+}
+
+func (h *Hourly) isDenied(window time.Time, d denial) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !window.Equal(h.window) {
+		return false
+	}
+	_, denied := h.denied[d]
+	return denied
+}
+
+func (h *Hourly) deny(window time.Time, d denial) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !window.Equal(h.window) || len(h.denied) >= maxDenied {
+		h.window, h.denied = window, map[denial]struct{}{}
+	}
+	h.denied[d] = struct{}{}
 }
 
 // ceilSecond rounds up: who waits that long is in the next window.
 func ceilSecond(d time.Duration) time.Duration {
 	return (d + time.Second - 1).Truncate(time.Second)
-}
-
-// Memory is a Store for one process. It keeps the newest window of each caller,
-// so it is as small as the set of credentials. Its zero value is ready.
-type Memory struct {
-	mu       sync.Mutex
-	counters map[string]*counter
-}
-
-type counter struct {
-	window time.Time
-	used   int
-}
-
-// Take implements Store. A clock that steps back stays in the newest window
-// seen: going back in time wins nobody a fresh limit.
-func (m *Memory) Take(_ context.Context, caller string, window time.Time, max int) (int, bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	c := m.counters[caller]
-	if c == nil {
-		if m.counters == nil {
-			m.counters = map[string]*counter{}
-		}
-		c = &counter{}
-		m.counters[caller] = c
-	}
-	if window.After(c.window) {
-		*c = counter{window: window}
-	}
-	if c.used >= max {
-		return c.used, false, nil
-	}
-	c.used++
-	return c.used, true, nil
 }

@@ -102,33 +102,46 @@ func TestHourly(t *testing.T) {
 			{max: 2, admitted: false, remaining: 0, reset: time.Hour},
 			{max: 5, admitted: true, remaining: 1, reset: time.Hour},
 		}},
-		{"a clock that steps back into the last hour finds no fresh limit there", []request{
+		{"a clock that steps back finds what was used of the hour there", []request{
+			{at: 0, max: 1, admitted: true, reset: time.Hour},
 			{at: time.Hour, max: 1, admitted: true, reset: time.Hour},
 			{at: time.Hour - sec, max: 1, admitted: false, reset: sec},
-			{at: -24 * time.Hour, max: 1, admitted: false, reset: time.Hour},
 			{at: time.Hour + sec, max: 1, admitted: false, reset: time.Hour - sec},
 			{at: 2 * time.Hour, max: 1, admitted: true, reset: time.Hour},
 		}},
 		{"a clock that steps back and forth wins nothing", []request{
 			{at: 0, max: 2, admitted: true, remaining: 1, reset: time.Hour},
-			{at: -ns, max: 2, admitted: true, remaining: 0, reset: sec},
+			{at: -ns, max: 2, admitted: true, remaining: 1, reset: sec},
+			{at: 0, max: 2, admitted: true, remaining: 0, reset: time.Hour},
 			{at: 0, max: 2, admitted: false, reset: time.Hour},
+			{at: -ns, max: 2, admitted: true, remaining: 0, reset: sec},
 			{at: -ns, max: 2, admitted: false, reset: sec},
+			{at: 0, max: 2, admitted: false, reset: time.Hour},
+		}},
+		{"a clock that leapt ahead by years doesn't hold anybody there", []request{
+			{at: 100_000 * time.Hour, max: 1, admitted: true, reset: time.Hour},
+			{at: 100_000 * time.Hour, max: 1, admitted: false, reset: time.Hour},
+			{at: 0, max: 1, admitted: true, reset: time.Hour},
+			{at: 0, max: 1, admitted: false, reset: time.Hour},
 		}},
 		{"no limit admits all and says nothing", []request{
 			{max: 0, admitted: true}, {max: 0, admitted: true}, {max: 0, admitted: true},
 		}},
-		{"requests without a limit don't use up one", []request{
+		{"requests without a limit are counted, and use up one that is set later", []request{
 			{max: 0, admitted: true}, {max: 0, admitted: true},
-			{max: 1, admitted: true, reset: time.Hour},
-			{max: 1, admitted: false, reset: time.Hour},
+			{max: 3, admitted: true, reset: time.Hour},
+			{max: 3, admitted: false, reset: time.Hour},
+			{max: 0, admitted: true},
+		}},
+		{"a negative limit admits nobody", []request{
+			{max: -1, admitted: false, remaining: 0, reset: time.Hour},
 		}},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			c := &clock{}
-			h := limit.Hourly{Store: &limit.Memory{}, Now: c.Now}
+			h := limit.Hourly{Store: &counters{}, Now: c.Now}
 			for i, r := range row.requests {
 				c.Set(ten.Add(r.at))
 				caller := r.caller
@@ -155,11 +168,11 @@ func TestHourlyWindowIsUTC(t *testing.T) {
 	nepal := time.FixedZone("+0545", 5*3600+45*60)
 	for _, now := range []time.Time{ten, ten.Add(59 * time.Minute), ten.Add(59 * time.Minute).In(nepal), ten.In(nepal)} {
 		var seen time.Time
-		store := storeFunc(func(_ context.Context, _ string, window time.Time, _ int) (int, bool, error) {
+		store := storeFunc(func(_ context.Context, _ string, window time.Time, _ int64) (int64, bool, error) {
 			seen = window
 			return 1, true, nil
 		})
-		if _, err := (limit.Hourly{Store: store, Now: func() time.Time { return now }}).Take(t.Context(), "alice", 1); err != nil {
+		if _, err := (&limit.Hourly{Store: store, Now: func() time.Time { return now }}).Take(t.Context(), "alice", 1); err != nil {
 			t.Fatal(err)
 		}
 		if !seen.Equal(ten) || seen.Location() != time.UTC {
@@ -168,26 +181,53 @@ func TestHourlyWindowIsUTC(t *testing.T) {
 	}
 }
 
-type storeFunc func(ctx context.Context, caller string, window time.Time, max int) (int, bool, error)
+type storeFunc func(ctx context.Context, caller string, window time.Time, max int64) (int64, bool, error)
 
-func (f storeFunc) Take(ctx context.Context, caller string, window time.Time, max int) (int, bool, error) {
+func (f storeFunc) Take(ctx context.Context, caller string, window time.Time, max int64) (int64, bool, error) {
 	return f(ctx, caller, window, max)
+}
+
+// counters is a store of one counter for a caller and a window.
+type counters struct {
+	mu    sync.Mutex
+	used  map[counter]int64
+	asked int
+}
+
+type counter struct {
+	caller string
+	window time.Time
+}
+
+func (s *counters) Take(_ context.Context, caller string, window time.Time, max int64) (int64, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked++
+	if s.used == nil {
+		s.used = map[counter]int64{}
+	}
+	c := counter{caller, window}
+	if s.used[c] >= max {
+		return s.used[c], false, nil
+	}
+	s.used[c]++
+	return s.used[c], true, nil
 }
 
 // TestHourlyStoreFailure: an error of the store denies.
 func TestHourlyStoreFailure(t *testing.T) {
 	t.Parallel()
 	boom := errors.New("boom")
-	store := storeFunc(func(context.Context, string, time.Time, int) (int, bool, error) { return 0, true, boom })
-	got, err := limit.Hourly{Store: store}.Take(t.Context(), "alice", 1)
+	store := storeFunc(func(context.Context, string, time.Time, int64) (int64, bool, error) { return 0, true, boom })
+	got, err := (&limit.Hourly{Store: store}).Take(t.Context(), "alice", 1)
 	if !errors.Is(err, boom) {
 		t.Errorf("the error is %v", err)
 	}
 	if diff := cmp.Diff(limit.Decision{}, got); diff != "" {
 		t.Errorf("there is a decision beside the error: %s", diff)
 	}
-	if got, err := (limit.Hourly{Store: store}).Take(t.Context(), "alice", 0); err != nil || !got.Admitted {
-		t.Errorf("no limit asks the store: %v, %v", got, err)
+	if got, err := (&limit.Hourly{Store: store}).Take(t.Context(), "alice", 0); !errors.Is(err, boom) || got.Admitted {
+		t.Errorf("no limit, and what can't be counted is admitted: %v, %v", got, err)
 	}
 }
 
@@ -197,7 +237,7 @@ func TestHourlyAsksForTheCaller(t *testing.T) {
 	t.Parallel()
 	rows := []struct {
 		name     string
-		used     int
+		used     int64
 		admitted bool
 		want     limit.Decision
 	}{
@@ -208,13 +248,13 @@ func TestHourlyAsksForTheCaller(t *testing.T) {
 		{"a store that denies early", 1, false, limit.Decision{Limit: 3, Remaining: 2, Reset: time.Hour}},
 	}
 	for _, row := range rows {
-		store := storeFunc(func(_ context.Context, caller string, _ time.Time, max int) (int, bool, error) {
+		store := storeFunc(func(_ context.Context, caller string, _ time.Time, max int64) (int64, bool, error) {
 			if caller != "key-1" || max != 3 {
 				t.Errorf("%s: the store is asked for %q and %d", row.name, caller, max)
 			}
 			return row.used, row.admitted, nil
 		})
-		got, err := limit.Hourly{Store: store, Now: func() time.Time { return ten }}.Take(t.Context(), "key-1", 3)
+		got, err := (&limit.Hourly{Store: store, Now: func() time.Time { return ten }}).Take(t.Context(), "key-1", 3)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -229,7 +269,7 @@ func TestHourlyAsksForTheCaller(t *testing.T) {
 func TestExactUnderConcurrency(t *testing.T) {
 	t.Parallel()
 	const goroutines, each, max = 64, 1000, 32_000
-	store := &limit.Memory{}
+	store := &counters{}
 	var admitted, refused atomic.Int64
 	remaining := make([]atomic.Int64, max)
 	var all sync.WaitGroup
@@ -269,10 +309,9 @@ func TestExactWithAWildClock(t *testing.T) {
 	for seed := range uint64(20) {
 		rnd := rand.New(rand.NewPCG(seed, 7))
 		c := &clock{}
-		h := limit.Hourly{Store: &limit.Memory{}, Now: c.Now}
+		h := limit.Hourly{Store: &counters{}, Now: c.Now}
 		now, max := ten, 1+rnd.IntN(5)
 		admitted := map[time.Time]int{}
-		newest := time.Time{}
 		for range 500 {
 			now = now.Add(time.Duration(rnd.Int64N(int64(40*time.Minute))) - 15*time.Minute)
 			c.Set(now)
@@ -280,11 +319,8 @@ func TestExactWithAWildClock(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if w := now.Truncate(time.Hour); w.After(newest) {
-				newest = w
-			}
 			if d.Admitted {
-				admitted[newest]++
+				admitted[now.Truncate(time.Hour)]++
 			}
 			if d.Reset < sec || d.Reset > time.Hour || d.Reset%sec != 0 || now.Add(d.Reset).Before(now.Truncate(time.Hour).Add(time.Hour)) {
 				t.Fatalf("seed %d: at %s the window is said to end in %s", seed, now, d.Reset)
@@ -301,17 +337,40 @@ func TestExactWithAWildClock(t *testing.T) {
 	}
 }
 
-// TestMemoryIsSmall: one counter a caller, whatever the number of windows.
-func TestMemoryIsSmall(t *testing.T) {
+// TestDenialIsRemembered: who has none left costs the store nothing until the
+// window ends, or the limit is raised.
+func TestDenialIsRemembered(t *testing.T) {
 	t.Parallel()
-	m := &limit.Memory{}
-	for hour := range 10_000 {
-		if used, ok, err := m.Take(t.Context(), "alice", ten.Add(time.Duration(hour)*time.Hour), 1); used != 1 || !ok || err != nil {
-			t.Fatalf("hour %d: %d, %v, %v", hour, used, ok, err)
+	c, store := &clock{}, &counters{}
+	h := limit.Hourly{Store: store, Now: c.Now}
+	take := func(at time.Duration, caller string, max int, admitted bool, asked int) {
+		t.Helper()
+		c.Set(ten.Add(at))
+		before := store.asked
+		d, err := h.Take(t.Context(), caller, max)
+		if err != nil || d.Admitted != admitted {
+			t.Errorf("%s, %d at %s: %v, %v", caller, max, at, d, err)
+		}
+		if n := store.asked - before; n != asked {
+			t.Errorf("%s, %d at %s: the store was asked %d times", caller, max, at, n)
 		}
 	}
-	if n := limit.Counters(m); n != 1 {
-		t.Errorf("%d counters for one caller", n)
+	take(0, "alice", 1, true, 1)
+	take(0, "alice", 1, false, 1)
+	take(sec, "alice", 1, false, 0)
+	take(time.Hour-ns, "alice", 1, false, 0)
+	take(sec, "bob", 1, true, 1)
+	take(sec, "alice", 2, true, 1)
+	take(sec, "alice", 1, false, 0)
+	take(time.Hour, "alice", 1, true, 1)
+	take(time.Hour, "alice", 1, false, 1)
+
+	for i := range 30_000 {
+		h.Take(t.Context(), fmt.Sprint("caller ", i), 1)
+		h.Take(t.Context(), fmt.Sprint("caller ", i), 1)
+	}
+	if n := limit.Denied(&h); n > 10_000 {
+		t.Errorf("%d denials are kept", n)
 	}
 }
 
@@ -319,7 +378,7 @@ func TestMemoryIsSmall(t *testing.T) {
 func TestHourlyOnTheRealClock(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { // whose clock begins at midnight
-		h := limit.Hourly{Store: &limit.Memory{}}
+		h := limit.Hourly{Store: &counters{}}
 		time.Sleep(time.Hour - sec/2)
 		for _, want := range []limit.Decision{{Admitted: true, Limit: 1, Reset: sec}, {Limit: 1, Reset: sec}} {
 			got, err := h.Take(t.Context(), "alice", 1)
@@ -344,7 +403,7 @@ func BenchmarkTake(b *testing.B) {
 			for i := range names {
 				names[i] = fmt.Sprintf("client-%08x", i)
 			}
-			h := limit.Hourly{Store: &limit.Memory{}}
+			h := limit.Hourly{Store: &counters{}}
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for i := 0; pb.Next(); i++ {

@@ -34,6 +34,7 @@ const (
 	HealthFunction Function = "health"
 	AgentsFunction Function = "agents"
 	ChatFunction   Function = "chat"
+	KeysFunction   Function = "keys"
 )
 
 // Route is one row of the table.
@@ -59,6 +60,15 @@ func Table() []Route {
 		{Name: "agents.get", Method: "GET", Path: "/agents/{name}", Scope: AgentsRead, Function: AgentsFunction},
 		{Name: "whoami", Method: "GET", Path: "/whoami", Scope: Any, Function: AgentsFunction},
 		{Name: "chat", Method: "POST", Path: "/chat", Scope: Chat, Function: ChatFunction, Model: true},
+
+		{Name: "keys.create", Method: "POST", Path: "/keys", Scope: Admin, Function: KeysFunction},
+		{Name: "keys.list", Method: "GET", Path: "/keys", Scope: Admin, Function: KeysFunction},
+		{Name: "keys.get", Method: "GET", Path: "/keys/{id}", Scope: Admin, Function: KeysFunction},
+		{Name: "keys.update", Method: "PATCH", Path: "/keys/{id}", Scope: Admin, Function: KeysFunction},
+		{Name: "keys.revoke", Method: "DELETE", Path: "/keys/{id}", Scope: Admin, Function: KeysFunction},
+		{Name: "keys.rotate", Method: "POST", Path: "/keys/{id}/rotate", Scope: Admin, Function: KeysFunction},
+		{Name: "audit.list", Method: "GET", Path: "/audit", Scope: Admin, Function: KeysFunction},
+		{Name: "usage.list", Method: "GET", Path: "/usage", Scope: Admin, Function: KeysFunction},
 
 		{Name: "openai.models", Method: "GET", Path: "/v1/models", Scope: AgentsRead, Function: AgentsFunction},
 		{Name: "openai.model", Method: "GET", Path: "/v1/models/{name}", Scope: AgentsRead, Function: AgentsFunction},

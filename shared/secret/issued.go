@@ -1,6 +1,9 @@
 package secret
 
-import "strings"
+import (
+	"encoding/hex"
+	"strings"
+)
 
 // IssuedPattern is the regular expression of an issued key's token, published for
 // secret scanners: "postern_", an id of 12 base62 characters, "_", a secret of
@@ -14,6 +17,10 @@ func IsIssued(token string) bool {
 	rest, found := strings.CutPrefix(token, "postern_")
 	return found && len(rest) == 12+1+49 && base62(rest[:12]) && rest[12] == '_' && base62(rest[13:])
 }
+
+// Reveal returns d as ParseDigest reads it, for the record of an issued key,
+// which is the one place where a digest is kept.
+func (d Digest) Reveal() string { return hex.EncodeToString([]byte(d.sum.Reveal())) }
 
 func base62(s string) bool {
 	for i := range len(s) {

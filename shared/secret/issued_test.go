@@ -54,6 +54,24 @@ func TestPatternFindsKeys(t *testing.T) {
 	}
 }
 
+// TestRevealedDigest: what is kept of a token is its SHA-256, and comes back as
+// it was; the digest of nothing stays equal to none.
+func TestRevealedDigest(t *testing.T) {
+	t.Parallel()
+	const sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" // of "abc", FIPS 180-2 appendix B.1
+	d := secret.DigestOf("abc")
+	if got := d.Reveal(); got != sum {
+		t.Errorf("the digest is kept as %s", got)
+	}
+	if back, ok := secret.ParseDigest(d.Reveal()); !ok || !back.Equal(d) {
+		t.Errorf("it doesn't come back: %v", ok)
+	}
+	nothing := secret.Digest{}.Reveal()
+	if back, ok := secret.ParseDigest(nothing); nothing != "" || ok || back.Equal(secret.Digest{}) {
+		t.Errorf("the digest of nothing is kept as %q", nothing)
+	}
+}
+
 // FuzzIsIssued: the check that is written out and the published expression are
 // the same.
 func FuzzIsIssued(f *testing.F) {

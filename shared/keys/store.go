@@ -1,0 +1,156 @@
+package keys
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"postern/shared/secret"
+	"postern/shared/table"
+)
+
+// A key's record is the item of its id in the partition of the id's first
+// character: no partition is hot, and base62's order is that of all ids.
+
+func itemKey(id string) table.Key { return table.Key{Partition: partition(id[:1]), Sort: id} }
+
+func partition(first string) string { return "key#" + first }
+
+// stored is a record as the table has it: digests, and never a token.
+type stored struct {
+	Key
+	Digest         string `json:"digest"`
+	PreviousDigest string `json:"previous_digest,omitempty"`
+}
+
+func (r *record) encode() ([]byte, error) {
+	return json.Marshal(stored{r.Key, r.current.Reveal(), r.previous.Reveal()})
+}
+
+// What decode refuses. A record that can't be understood is no key with fewer
+// bounds than it was given.
+var (
+	errDigest    = errors.New("it has a digest that is none")
+	errOther     = errors.New("it is another key's")
+	errNoAddress = errors.New("it has an empty list of addresses")
+)
+
+// decode reads the record of id.
+func decode(id string, value []byte, version int64) (*record, error) {
+	var s stored
+	if err := json.Unmarshal(value, &s); err != nil {
+		return nil, fmt.Errorf("the record of key %s: %w", id, err)
+	}
+	r := &record{Key: s.Key, version: version}
+	var ok, previous bool
+	r.current, ok = secret.ParseDigest(s.Digest)
+	r.previous, previous = secret.ParseDigest(s.PreviousDigest)
+	switch {
+	case s.ID != id:
+		return nil, fmt.Errorf("the record of key %s: %w", id, errOther)
+	case !ok || previous != (s.PreviousExpiresAt != nil):
+		return nil, fmt.Errorf("the record of key %s: %w", id, errDigest)
+	}
+	return r, nil
+}
+
+// read returns the record of id, or table.ErrNotFound.
+func read(ctx context.Context, t table.Table, id string) (*record, error) {
+	item, err := t.Get(ctx, itemKey(id))
+	if err != nil {
+		return nil, err
+	}
+	return decode(id, item.Value, item.Version)
+}
+
+// write stores r over the version that it was read as.
+func (r *record) write(ctx context.Context, t table.Table) error {
+	value, err := r.encode()
+	if err != nil {
+		return err
+	}
+	r.version, err = t.Put(ctx, itemKey(r.ID), value, r.version, time.Time{})
+	return err
+}
+
+// widest is how many questions are put to the table at once.
+const widest = 16
+
+// list returns up to n records in the order of their ids, from behind the id
+// after; "" is the beginning. Each step asks twice as many partitions at once as
+// the one before: a page of many keys comes from one or two of them, and one of
+// few from all 62 in a handful of steps.
+func list(ctx context.Context, t table.Table, after string, n int) ([]*record, error) {
+	first := 0
+	if after != "" {
+		first = strings.IndexByte(base62, after[0])
+	}
+	var records []*record
+	for width := 1; first < len(base62) && len(records) < n; width *= 2 {
+		parts := make([][]*record, min(width, len(base62)-first))
+		want := n - len(records)
+		err := each(len(parts), func(i int) (err error) {
+			parts[i], err = listPartition(ctx, t, base62[first+i:][:1], after, want)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, part := range parts {
+			records = append(records, part...)
+		}
+		first += len(parts)
+	}
+	return records[:min(n, len(records))], nil
+}
+
+// listPartition is list in the partition of first. An after in an earlier
+// partition is before all that is in it.
+func listPartition(ctx context.Context, t table.Table, first, after string, n int) ([]*record, error) {
+	var records []*record
+	for len(records) < n {
+		limit := min(n-len(records), table.MaxList)
+		items, err := t.List(ctx, partition(first), table.Query{After: after, Limit: limit})
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range items {
+			r, err := decode(item.Sort, item.Value, item.Version)
+			if err != nil {
+				return nil, err
+			}
+			records = append(records, r)
+			after = item.Sort
+		}
+		if len(items) < limit {
+			break
+		}
+	}
+	return records, nil
+}
+
+// each calls f with 0 to n-1, the widest number of them at once, and returns one
+// of the errors if there are any.
+func each(n int, f func(i int) error) error {
+	errs := make([]error, n)
+	running := make(chan struct{}, widest)
+	var all sync.WaitGroup
+	for i := range n {
+		running <- struct{}{}
+		all.Go(func() {
+			errs[i] = f(i)
+			<-running
+		})
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
