@@ -1,10 +1,8 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"strconv"
-	"strings"
 
 	"postern/shared/agents"
 	"postern/shared/settings"
@@ -28,9 +26,9 @@ func configure(flags map[string]settings.Entry, makeModels func(settings.Setting
 		return s, nil, nil, err
 	}
 	if file, err = models.Load(s.AgentsFile, s.Model); err != nil {
-		if models["bedrock"] == nil && strings.Contains(err.Error(), "no model bedrock/") {
-			err = fmt.Errorf("%w, and bedrock/<model id> where AWS_REGION is set", err)
-		}
+		return s, nil, nil, err
+	}
+	if err = openModels(models, file); err != nil {
 		return s, nil, nil, err
 	}
 	s, err = settings.Parse(append(layers, deployLayer(file.Deploy))...)

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 
 	"postern/shared/agents"
 	"postern/shared/api"
+	"postern/shared/model/openai"
 	"postern/shared/secret"
 	"postern/shared/settings"
 )
@@ -36,9 +38,26 @@ func welcome(w io.Writer, address net.Addr, s settings.Settings, file *agents.Fi
 	if names := offlineAgents(file); names != "" {
 		warn(w, "offline/eliza answers for "+names+": a program of 1966 and no language model; set MODEL or an agent's llm to change that")
 	}
+	if names := keylessAgents(file, s); names != "" {
+		warn(w, names+": openai/… models answer them, but neither OPENAI_API_KEY nor OPENAI_BASE_URL is set; set the key, or the URL of a server that takes none")
+	}
 	for _, text := range s.Warnings {
 		warn(w, text)
 	}
+}
+
+// keylessAgents lists the agents whose every chat OpenAI's own server would refuse.
+func keylessAgents(file *agents.File, s settings.Settings) string {
+	if !s.OpenAIKey.IsEmpty() || s.OpenAIBaseURL != "" {
+		return ""
+	}
+	var names []string
+	for _, a := range file.Agents {
+		if a.Model.Provider == openai.Provider {
+			names = append(names, a.Name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 func warn(w io.Writer, text string) { fmt.Fprintf(w, "[postern] warning: %s\n", text) }

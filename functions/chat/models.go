@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"os"
 
 	"postern/shared/agents"
@@ -13,8 +14,9 @@ import (
 	"postern/shared/settings"
 )
 
-// newChat is the agents of the package's file, with their models.
-func newChat(s settings.Settings) (*agents.Chat, error) {
+// newChat is the agents of the package's file, with their models. It warns of
+// those that Bedrock will refuse, before a caller meets it.
+func newChat(s settings.Settings, log *slog.Logger) (*agents.Chat, error) {
 	models, err := models(s)
 	if err != nil {
 		return nil, err
@@ -22,6 +24,12 @@ func newChat(s settings.Settings) (*agents.Chat, error) {
 	file, err := models.Load(s.AgentsFile, s.Model)
 	if err != nil {
 		return nil, err
+	}
+	for _, a := range file.Agents {
+		if a.Model.Provider == bedrock.Provider && !bedrock.Covered(s.BedrockARNs, os.Getenv("AWS_REGION"), a.Model.Name) {
+			log.Warn("No ARN of the parameter BedrockModelArns covers this agent's model: its chats are refused unless ChatPolicyArns allow them",
+				"agent", a.Name, "model", a.Model.String())
+		}
 	}
 	return &agents.Chat{File: file, Models: models, Timeout: s.ChatTimeout}, nil
 }

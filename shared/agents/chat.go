@@ -24,6 +24,10 @@ type Chat struct {
 	File    *File
 	Models  Models
 	Timeout time.Duration // of one chat
+
+	// Ran is told of each run when it has ended, well or not; nil: nobody is.
+	// A run that failed is told without the tokens it may have used.
+	Ran func(ctx context.Context, caller auth.Caller, agent string, since time.Time, used model.Usage)
 }
 
 type chatRequest struct {
@@ -58,58 +62,45 @@ func (c *Chat) Handle(w http.ResponseWriter, r *http.Request, caller auth.Caller
 	case len(message) > MaxMessage:
 		return &api.Error{Code: api.TooLarge}
 	}
-	runner := Runner{c.File, c.Models}
-	what, found := runner.Find(caller, req.Agent)
+	what, found := c.runner().Find(caller, req.Agent)
 	if !found {
 		return ErrNoAgent
 	}
 	ctx, cancel := c.bound(r.Context())
 	defer cancel()
 
-	run := &run{w: w, what: what, streams: req.Stream || api.WantsStream(r)}
-	defer run.close()
-	for event, err := range runner.Run(ctx, what, Ask(message)) {
-		if err == nil {
-			err = run.take(event)
-		}
-		if err != nil {
-			return run.fail(r, failure(ctx, err))
-		}
+	run := &run{w: w, what: what, id: api.RequestID(w)}
+	if req.Stream || api.WantsStream(r) {
+		run.stream = api.OpenStream(w)
+		defer run.stream.Close()
+	}
+	if err := c.run(ctx, caller, what, Ask(message), run.take); err != nil {
+		return run.fail(r, failure(ctx, err))
 	}
 	return run.finish()
 }
 
-// Answer is a run that has ended well.
-type Answer struct {
-	Text  string
-	Agent string // Runnable.Name
-	Model model.Name
-	Result
-}
+func (c *Chat) runner() Runner { return Runner{c.File, c.Models} }
 
-// Answer runs to its end what caller asks for by name ("": the default), within
-// the time of a chat. Its errors are for the api's error table.
-func (c *Chat) Answer(ctx context.Context, caller auth.Caller, name string, in Input) (Answer, error) {
-	runner := Runner{c.File, c.Models}
-	what, found := runner.Find(caller, name)
-	if !found {
-		return Answer{}, ErrNoAgent
+// run runs what to its end, each of its events going to take.
+func (c *Chat) run(ctx context.Context, caller auth.Caller, what Runnable, in Input, take func(Event) error) error {
+	var used model.Usage
+	if c.Ran != nil {
+		begin := time.Now()
+		defer func() { c.Ran(ctx, caller, what.Name(), begin, used) }()
 	}
-	ctx, cancel := c.bound(ctx)
-	defer cancel()
-	var text strings.Builder
-	answer := Answer{Agent: what.Name(), Model: what.Model()}
-	for event, err := range runner.Run(ctx, what, in) {
-		if err != nil {
-			return Answer{}, failure(ctx, err)
-		}
+	for event, err := range c.runner().Run(ctx, what, in) {
 		if event.Result != nil {
-			answer.Result = *event.Result
+			used = event.Result.Usage
 		}
-		text.WriteString(event.Text)
+		if err == nil {
+			err = take(event)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	answer.Text = text.String()
-	return answer, nil
+	return nil
 }
 
 // bound ends ctx when the chat has taken too long.
@@ -127,7 +118,7 @@ func failure(ctx context.Context, err error) error {
 	case errors.Is(err, model.ErrTimeout), errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return api.Because(api.ModelTimeout, err)
 	case errors.Is(err, model.ErrUnavailable):
-		return api.Because(api.ModelUnavailable, err)
+		return unavailable(err)
 	case errors.Is(err, model.ErrFailed):
 		return api.Because(api.ModelFailed, err)
 	case errors.Is(err, ErrPromptTooLarge):
@@ -137,15 +128,32 @@ func failure(ctx context.Context, err error) error {
 	}
 }
 
-// run is one answer on its way to the caller: collected into one JSON reply, or
-// passed on piece by piece. A stream begins with the first piece, so that what
-// fails before it is an ordinary error with its own status.
-type run struct {
-	w       http.ResponseWriter
-	what    Runnable
-	streams bool
+// overloaded is the error of a model that can tell a backend which takes no more
+// for now (yes) from one that isn't there. after is when to ask again, 0 if nobody
+// knows.
+type overloaded interface {
+	error
+	Overloaded() (after time.Duration, yes bool)
+}
 
-	stream *api.Stream // nil until the first piece
+func unavailable(err error) error {
+	e := api.Because(api.ModelUnavailable, err)
+	if refusal, ok := errors.AsType[overloaded](err); ok {
+		if after, yes := refusal.Overloaded(); yes {
+			e.Detail, e.RetryAfter = "The language model is overloaded or out of quota: try again later.", after
+		}
+	}
+	return e
+}
+
+// run is one answer on its way to the caller: collected into one JSON reply, or
+// passed on piece by piece.
+type run struct {
+	w    http.ResponseWriter
+	id   string // of the request, which w's headers are not asked for while a stream may begin
+	what Runnable
+
+	stream *api.Stream // nil: JSON
 	text   strings.Builder
 	usage  model.Usage
 }
@@ -155,23 +163,16 @@ func (r *run) take(e Event) error {
 	case e.Result != nil:
 		r.usage = e.Result.Usage
 		return nil
-	case e.Step != nil && r.streams:
-		return r.open().Send("step", e.Step)
+	case e.Step != nil && r.stream != nil:
+		return r.stream.Send("step", e.Step)
 	case e.Step != nil:
 		return nil
 	}
 	r.text.WriteString(e.Text)
-	if !r.streams {
+	if r.stream == nil {
 		return nil
 	}
-	return r.open().Send("delta", delta{e.Text})
-}
-
-func (r *run) open() *api.Stream {
-	if r.stream == nil {
-		r.stream = api.OpenStream(r.w)
-	}
-	return r.stream
+	return r.stream.Send("delta", delta{e.Text})
 }
 
 func (r *run) finish() error {
@@ -181,32 +182,26 @@ func (r *run) finish() error {
 		Agent:     r.what.Name(),
 		Model:     r.what.Model().String(),
 		Usage:     r.usage,
-		RequestID: api.RequestID(r.w),
+		RequestID: r.id,
 	}
-	if r.streams {
-		return r.open().Send("done", reply)
+	if r.stream != nil {
+		return r.stream.Send("done", reply)
 	}
 	return api.WriteJSON(r.w, http.StatusOK, reply)
 }
 
-// fail tells the caller of err: as the response, or as the last event of a
-// stream that has begun. Whatever breaks a stream after its caller has left, as
-// a write that fails does, is no failure of ours.
+// fail tells the caller of err: as the response, with its own status, or as the
+// last event of a stream that has begun. Whatever breaks a stream after its caller
+// has left, as a write that fails does, is no failure of ours.
 func (r *run) fail(req *http.Request, err error) error {
-	if r.stream == nil {
+	if r.stream == nil || r.stream.Withdraw() {
 		return err
 	}
 	if left := req.Context().Err(); left != nil {
 		return left
 	}
-	if sent := r.stream.Send("error", api.ProblemOf(err, api.RequestID(r.w))); sent != nil {
+	if sent := r.stream.Send("error", api.ProblemOf(err, r.id)); sent != nil {
 		return err
 	}
 	return api.Told(err)
-}
-
-func (r *run) close() {
-	if r.stream != nil {
-		r.stream.Close()
-	}
 }

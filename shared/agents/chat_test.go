@@ -219,6 +219,43 @@ func TestModelFailsAtOnce(t *testing.T) {
 	}
 }
 
+// busy is a backend that is there and takes no more.
+type busy struct {
+	after time.Duration
+	yes   bool
+}
+
+func (busy) Error() string                       { return upstream }
+func (busy) Unwrap() error                       { return model.ErrUnavailable }
+func (b busy) Overloaded() (time.Duration, bool) { return b.after, b.yes }
+
+// A backend that is there isn't called unreachable, and when it wants to be asked
+// again is passed on.
+func TestOverloadedModel(t *testing.T) {
+	const overloaded, unreachable = "The language model is overloaded or out of quota: try again later.", "The language model can't be reached or isn't configured: try again later."
+	for _, row := range []struct {
+		name          string
+		err           error
+		retry, detail string
+	}{
+		{"it says when", busy{90 * time.Second, true}, "90", overloaded},
+		{"it doesn't", busy{0, true}, "5", overloaded},
+		{"wrapped", fmt.Errorf("calling: %w", busy{time.Second, true}), "1", overloaded},
+		{"it could say so, but isn't", busy{time.Minute, false}, "5", unreachable},
+		{"one that can't", model.ErrUnavailable, "5", unreachable},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			got := newSite(t, failsAfter(row.err), auth.RootCaller()).chat(asking("m"))
+			if p := got.problem(t); got.Status != 503 || p.Error != "Model backend unavailable" || p.Detail != row.detail || got.Header.Get("Retry-After") != row.retry {
+				t.Errorf("%d %v %s", got.Status, got.Header, got.Body)
+			}
+			if strings.Contains(got.everything(), "CANARY") {
+				t.Errorf("P4, I15: %s", got.everything())
+			}
+		})
+	}
+}
+
 // A reply of plain JSON that breaks off in the middle is a failure as a whole.
 func TestModelFailsMidwayOfJSON(t *testing.T) {
 	for _, row := range modelFailures {
@@ -390,4 +427,37 @@ func TestConcurrentChats(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// Whoever keeps the usage is told of every run, under the name of what ran.
+func TestRunsAreTold(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		m    model.Model
+		body string
+		want string // "": nobody is told
+	}{
+		{"a reply", says("Good ", "day."), asking("hello"), "limited judge {7 2}"},
+		{"a stream", says("Good ", "day."), `{"message":"hello","stream":true}`, "limited judge {7 2}"},
+		{"another agent", says("Good."), `{"message":"hello","agent":"clerk"}`, "limited clerk {7 2}"},
+		{"a failure", failsAfter(model.ErrFailed, "Go"), asking("hello"), "limited judge {0 0}"},
+		{"an agent that there isn't", says("x"), `{"message":"hello","agent":"nobody"}`, ""},
+		{"a bad body", says("x"), `{}`, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			var told []string
+			s := newSiteRan(t, row.m, only("judge", "clerk"), func(_ context.Context, c auth.Caller, agent string, since time.Time, used model.Usage) {
+				told = append(told, fmt.Sprintf("%s %s {%d %d}", c.ID, agent, used.InputTokens, used.OutputTokens))
+				if age := time.Since(since); age < 0 || age > time.Minute {
+					t.Errorf("it began %s ago", age)
+				}
+			})
+			s.chat(row.body)
+			if got := strings.Join(told, "; "); got != row.want {
+				t.Errorf("told %q, want %q", got, row.want)
+			}
+		})
+	}
 }

@@ -19,6 +19,9 @@ var (
 	ForeignType     = reflect.TypeFor[foreign]()
 )
 
+// IsWorkflow reports whether steps run instead of one agent.
+func (r Runnable) IsWorkflow() bool { return r.workflow != nil }
+
 // Bounds of prompts, and of a workflow.
 const (
 	MaxPrompt = maxPrompt

@@ -53,7 +53,7 @@ type Agent struct {
 	Description  string // public; else the role, else the goal; may be empty
 	Role         string
 	Goal         string
-	Instructions string // never shown to callers
+	Instructions string // the file's backstory, then its instructions; never shown to callers
 	Model        model.Name
 	ModelWhere   string // "agents.yaml:5: agents.sumfrench.llm"; empty if Model is the fallback
 }
@@ -65,10 +65,16 @@ const maxSize = 1 << 20
 // agents that name none in a file that names none: the MODEL setting. A missing
 // file is an error, never an empty or a default one.
 func Load(path, fallback string) (*File, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Stat(path) // before it is opened, for which a pipe would take its time
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, spot{file: path}.errorf("no such file; run `postern init` to write one, or name another with --agents")
+	case err != nil:
+		return nil, fmt.Errorf("reading the agents file: %w", err)
+	case !info.Mode().IsRegular():
+		return nil, spot{file: path}.errorf("is a folder, a pipe or a device and no file; name a file with --agents or AGENTS_FILE")
 	}
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the agents file: %w", err)
 	}
@@ -143,10 +149,6 @@ func (d document) file(at spot, fallback model.Name) (*File, error) {
 // agent is the agent that the fields describe. It has the inherited model if it
 // names none.
 func (a agentFields) agent(inherited Value[model.Name]) (Agent, error) {
-	instructions, err := oneOf(trimmed(a.Instructions), trimmed(a.Backstory))
-	if err != nil {
-		return Agent{}, err
-	}
 	llm, err := oneOf(a.LLM, a.Model)
 	if err != nil {
 		return Agent{}, err
@@ -159,9 +161,12 @@ func (a agentFields) agent(inherited Value[model.Name]) (Agent, error) {
 		Description:  strings.TrimSpace(a.Description.V),
 		Role:         strings.TrimSpace(a.Role.V),
 		Goal:         strings.TrimSpace(a.Goal.V),
-		Instructions: instructions.V,
+		Instructions: strings.TrimSpace(a.Backstory.V),
 		Model:        llm.V,
 		ModelWhere:   llm.Where,
+	}
+	if rest := strings.TrimSpace(a.Instructions.V); rest != agent.Instructions { // PraisonAI's samples have both
+		agent.Instructions = strings.TrimSpace(agent.Instructions + "\n\n" + rest)
 	}
 	agent.Description = firstOf(agent.Description, agent.Role, agent.Goal)
 	if agent.SystemPrompt() == "" {

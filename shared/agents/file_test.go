@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -103,7 +104,8 @@ agents:
     description: Decides
     llm: bedrock/claude
   y: {goal: g, backstory: same}
-  z: {instructions: same, backstory: "same "}
+  z: {instructions: " same", backstory: "same "}
+  both: {instructions: Ask once., backstory: " A clerk. ", role: Clerk}
 `
 	want := []agents.Agent{
 		{
@@ -112,6 +114,7 @@ agents:
 		},
 		{Name: "y", Description: "g", Goal: "g", Instructions: "same", Model: model.Name{Provider: "openai", Name: "gpt-4o-mini"}, ModelWhere: "agents.yaml:2: llm"},
 		{Name: "z", Instructions: "same", Model: model.Name{Provider: "openai", Name: "gpt-4o-mini"}, ModelWhere: "agents.yaml:2: llm"},
+		{Name: "both", Description: "Clerk", Role: "Clerk", Instructions: "A clerk.\n\nAsk once.", Model: model.Name{Provider: "openai", Name: "gpt-4o-mini"}, ModelWhere: "agents.yaml:2: llm"},
 	}
 	for ending, text := range map[string]string{"LF": full, "CRLF": strings.ReplaceAll(full, "\n", "\r\n")} {
 		if diff := cmp.Diff(want, mustParse(t, text).Agents); diff != "" {
@@ -201,7 +204,6 @@ func TestRefusals(t *testing.T) {
 		{"a bad name", "agents: [{name: a/b, role: r}]", `agents.yaml:1: agents[0].name: is no name; ` + nameRule},
 		{"a bad key", "agents:\n  _a: {role: r}", `agents.yaml:2: agents: a key here is no name; ` + nameRule},
 		{"a list as a key", "? [a]\n: b", `agents.yaml:2: is not valid YAML: found an invalid key for this map`},
-		{"a backstory beside other instructions", "agents:\n  a:\n    instructions: x\n    backstory: y", `agents.yaml:4: agents.a.backstory: is another name for instructions, and the two differ; keep one`},
 		{"a field twice", "agents:\n  a:\n    role: x\n    goal: y\n    role: z", `agents.yaml:5: agents.a.role: is written twice, first in line 3; keep one`},
 		{"a name twice as a key", "agents:\n  a: {role: x}\n  'a': {role: x}", `agents.yaml:3: agents.a: is written twice, first in line 2; keep one`},
 		{"a name twice in a list", "agents:\n- {name: a, role: x}\n- {name: a, role: y}", `agents.yaml:3: agents[1]: this name is already in line 2; choose another`},
@@ -276,11 +278,17 @@ func TestLoadRefusals(t *testing.T) {
 	if err := os.WriteFile(large, []byte(strings.Repeat("#", 2<<20)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	pipe := filepath.Join(dir, "pipe.yaml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	missing := filepath.Join(dir, "missing.yaml")
 	tests := []struct{ name, path, want string }{
 		{"a missing file never means defaults (I17)", missing, missing + ": no such file; run `postern init` to write one, or name another with --agents"},
 		{"a missing file of an odd name", "no\nsuch", `"no\nsuch": no such file; run ` + "`postern init` to write one, or name another with --agents"},
-		{"a folder", dir, "reading the agents file: read " + dir + ": is a directory"},
+		{"a folder", dir, dir + ": is a folder, a pipe or a device and no file; name a file with --agents or AGENTS_FILE"},
+		{"a pipe that nobody writes to", pipe, pipe + ": is a folder, a pipe or a device and no file; name a file with --agents or AGENTS_FILE"},
+		{"a device", os.DevNull, os.DevNull + ": is a folder, a pipe or a device and no file; name a file with --agents or AGENTS_FILE"},
 		{"a file above 1 MiB", large, large + ": is larger than 1 MiB, the most that an agents file may have"},
 	}
 	for _, tt := range tests {

@@ -3,7 +3,6 @@ package agents
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"unicode/utf8"
 
@@ -81,10 +80,10 @@ func (w *Workflow) request(i int, a Agent, input string, before []result) (model
 	prompt.text.Reset()
 	fill.WriteString(&prompt, step.Instruction)
 	if i == 0 && !w.namesInput(step.Instruction) {
-		io.WriteString(&prompt, "\n\nInput:\n"+input)
+		prompt.WriteString("\n\nInput:\n" + input)
 	}
 	if step.ExpectedOutput != "" {
-		io.WriteString(&prompt, "\n\nExpected output: ")
+		prompt.WriteString("\n\nExpected output: ")
 		fill.WriteString(&prompt, step.ExpectedOutput)
 	}
 	if !strings.Contains(step.Instruction+step.ExpectedOutput, "{{previous_output}}") {
@@ -147,10 +146,10 @@ func (b *boundedText) addResults(results []result) {
 		first--
 	}
 	if first > 0 {
-		io.WriteString(b, omitted)
+		b.WriteString(omitted)
 	}
 	for _, r := range results[first:] {
-		io.WriteString(b, r.String())
+		b.WriteString(r.String())
 	}
 }
 
@@ -165,6 +164,9 @@ type resultText struct {
 }
 
 func (r *resultText) add(piece string) error {
+	if r.cut {
+		return nil
+	}
 	if room := maxResult - r.text.Len(); len(piece) > room {
 		for room > 0 && !utf8.RuneStart(piece[room]) {
 			room--

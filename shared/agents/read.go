@@ -91,6 +91,7 @@ func (l *stepList) read(n ast.Node, at spot) error {
 		return at.errorf("has no steps; add one or delete the line")
 	}
 	l.at = at
+	lines := map[string]int{}
 	for _, m := range members {
 		step := listedStep{stepFields: stepFields{name: m.name, at: m.at}}
 		if m.name != "" {
@@ -107,6 +108,10 @@ func (l *stepList) read(n ast.Node, at spot) error {
 			}
 			step.name = step.Name.V
 		}
+		if first, twice := lines[step.name]; twice && step.name != "" {
+			return m.at.errorf("this name is already in line %d; choose another", first)
+		}
+		lines[step.name] = m.at.line
 		l.all = append(l.all, step.stepFields)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package agents
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,23 +27,37 @@ func (m Models) find(name model.Name) model.Model {
 }
 
 // Load is the package's Load for a process that runs agents with the models m:
-// it refuses a file with an agent whose model is not among them.
+// it refuses a file with an agent whose model is not among them, and such a
+// fallback, whether or not an agent needs it.
 func (m Models) Load(path, fallback string) (*File, error) {
 	f, err := Load(path, fallback)
 	if err != nil {
 		return nil, err
 	}
+	inherited, _ := model.ParseName(fallback) // which Load has read, too
+	if err := m.check("MODEL", inherited); err != nil {
+		return nil, err
+	}
 	for _, a := range f.Agents {
-		if m.find(a.Model) != nil {
-			continue
+		if err := m.check(cmp.Or(a.ModelWhere, "MODEL"), a.Model); err != nil {
+			return nil, err
 		}
-		where := a.ModelWhere
-		if where == "" {
-			where = "MODEL"
-		}
-		return nil, fmt.Errorf("%s: there is no model %s; there is %s", where, a.Model, strings.Join(m.names(), ", "))
 	}
 	return f, nil
+}
+
+// check refuses the name of a model that there isn't; where is what it is from.
+func (m Models) check(where string, name model.Name) error {
+	for _, known := range m.names() {
+		provider, _, _ := strings.Cut(known, "/")
+		if bare, _ := model.ParseName(provider); name == bare {
+			return fmt.Errorf("%s: %s is a provider and no model; write %s", where, provider, known)
+		}
+	}
+	if m.find(name) == nil {
+		return fmt.Errorf("%s: there is no model %s; there is %s", where, name, strings.Join(m.names(), ", "))
+	}
+	return nil
 }
 
 // names lists what there is as people write it.
@@ -75,7 +90,7 @@ type Runnable struct {
 // and what the caller may not use are alike.
 func (r Runner) Find(caller auth.Caller, name string) (Runnable, bool) {
 	if w := r.File.Workflow; w != nil && (name == "" || name == w.Name) {
-		if agents, may := r.agentsOf(w, caller); may {
+		if agents := r.agentsOf(w, caller); agents != nil {
 			return Runnable{w, agents}, true
 		}
 	}
@@ -88,16 +103,16 @@ func (r Runner) Find(caller auth.Caller, name string) (Runnable, bool) {
 }
 
 // agentsOf returns the agent of each step of w, if the caller may use them all.
-func (r Runner) agentsOf(w *Workflow, caller auth.Caller) ([]Agent, bool) {
+func (r Runner) agentsOf(w *Workflow, caller auth.Caller) []Agent {
 	var list []Agent
 	for _, step := range w.Steps {
 		i := slices.IndexFunc(r.File.Agents, func(a Agent) bool { return a.Name == step.Agent })
 		if i < 0 || !caller.MayUse(step.Agent) {
-			return nil, false
+			return nil
 		}
 		list = append(list, r.File.Agents[i])
 	}
-	return list, len(list) > 0
+	return list
 }
 
 // Name is what a reply calls the runnable: the agent's name, the workflow's, or
@@ -112,9 +127,6 @@ func (r Runnable) Name() string {
 // Model is the model that the answer comes from: the agent's, or that of the
 // last step.
 func (r Runnable) Model() model.Name { return r.agents[len(r.agents)-1].Model }
-
-// IsWorkflow reports whether steps run instead of one agent.
-func (r Runnable) IsWorkflow() bool { return r.workflow != nil }
 
 // Input is a caller's part of a run. Model, system prompt and tools are never
 // the caller's.
@@ -260,8 +272,8 @@ func (r Runner) turn(ctx context.Context, a Agent, req model.Request, p *progres
 		case event.Stop != "":
 			done = true
 			p.result.Stop = event.Stop
-			p.result.Usage.InputTokens += event.Usage.InputTokens
-			p.result.Usage.OutputTokens += event.Usage.OutputTokens
+			p.result.Usage.InputTokens += bounded(event.Usage.InputTokens)
+			p.result.Usage.OutputTokens += bounded(event.Usage.OutputTokens)
 		case event.ToolCall == nil: // no tools are offered, so a call can't be answered
 			err = say(event.Text)
 		}
@@ -274,6 +286,10 @@ func (r Runner) turn(ctx context.Context, a Agent, req model.Request, p *progres
 	}
 	return nil
 }
+
+// bounded is what a model may claim to have used for one answer: no sum of such
+// numbers overflows.
+func bounded(tokens int) int { return min(max(tokens, 0), 1<<31) }
 
 // last is the text of the last message.
 func (in Input) last() string {

@@ -48,7 +48,7 @@ type agentFields struct {
 	Role         Value[string]     `json:"role,omitzero" jsonschema:"Who the agent is, in a few words. Part of its prompt."`
 	Goal         Value[string]     `json:"goal,omitzero" jsonschema:"What the agent is to achieve. Part of its prompt."`
 	Instructions Value[string]     `json:"instructions,omitzero" jsonschema:"How the agent works: its prompt. Never shown to callers."`
-	Backstory    Value[string]     `json:"backstory,omitzero" jsonschema:"Another name for instructions; write only one of them."`
+	Backstory    Value[string]     `json:"backstory,omitzero" jsonschema:"Where the agent comes from, or its prompt as instructions are. With both, the backstory comes first. Never shown to callers."`
 	Description  Value[string]     `json:"description,omitzero" jsonschema:"Short public text in the list of agents. Default: the role, else the goal."`
 	LLM          Value[model.Name] `json:"llm,omitzero" jsonschema:"The model of this agent: provider/name. A bare name is OpenAI's. Default: the file's llm."`
 	Model        Value[model.Name] `json:"model,omitzero" jsonschema:"Another name for llm; write only one of them."`

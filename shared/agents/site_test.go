@@ -17,9 +17,10 @@ import (
 	"postern/shared/agents"
 	"postern/shared/api"
 	"postern/shared/auth"
-	"postern/shared/limit"
 	"postern/shared/model"
 	"postern/shared/route"
+	"postern/shared/table/memory"
+	"postern/shared/usage"
 	recorded "postern/tests/logbook"
 )
 
@@ -118,8 +119,22 @@ func newSiteOf(t testing.TB, text string, m model.Model, caller auth.Caller, tim
 	if err != nil {
 		t.Fatal(err)
 	}
-	listing := agents.NewListing(file)
-	chat := &agents.Chat{File: file, Models: agents.Models{"test": m}, Timeout: timeout}
+	return siteOf(t, &agents.Chat{File: file, Models: agents.Models{"test": m}, Timeout: timeout}, caller)
+}
+
+// newSiteRan is newSite with somebody who is told of each run.
+func newSiteRan(t testing.TB, m model.Model, caller auth.Caller, ran func(context.Context, auth.Caller, string, time.Time, model.Usage)) *site {
+	t.Helper()
+	file, err := parse(threeAgents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return siteOf(t, &agents.Chat{File: file, Models: agents.Models{"test": m}, Timeout: time.Minute, Ran: ran}, caller)
+}
+
+func siteOf(t testing.TB, chat *agents.Chat, caller auth.Caller) *site {
+	t.Helper()
+	listing := agents.NewListing(chat.File)
 	handlers := map[string]api.Handler{"agents.list": listing.List, "agents.get": listing.Get, "chat": chat.Handle}
 	book := &logbook{}
 	frame, err := api.New(api.Config{
@@ -127,7 +142,7 @@ func newSiteOf(t testing.TB, text string, m model.Model, caller auth.Caller, tim
 		Handlers: handlers,
 		Door:     door{caller},
 		Log:      api.NewLogger(book, slog.LevelDebug),
-		Limiter:  limit.Hourly{Store: &limit.Memory{}},
+		Limiter:  usage.New(&memory.Table{}, slog.New(slog.DiscardHandler), nil),
 	})
 	if err != nil {
 		t.Fatal(err)

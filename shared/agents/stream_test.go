@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"postern/shared/api"
 	"postern/shared/auth"
 	"postern/shared/model"
 )
@@ -435,7 +437,11 @@ func TestHeartbeat(t *testing.T) {
 		{"two in 44 s", speak(0, 44*s), delta + strings.Repeat(beat, 2) + delta, "done"},
 		{"three in 46 s", speak(0, 46*s), delta + strings.Repeat(beat, 3) + delta, "done"},
 		{"each piece begins the silence anew", speak(0, 16*s, 14*s, 16*s), delta + beat + delta + delta + beat + delta, "done"},
-		{"none before the stream has begun", speak(50 * s), delta, "done"},
+		{"none in the first 14 s", speak(14 * s), delta, "done"},
+		{"before the first word", speak(50 * s), strings.Repeat(beat, 3) + delta, "done"},
+		{"none after a failure before the first word", slowly(20*s, failsAfter(model.ErrFailed)), beat, "error"},
+		{"none after a panic before the first word", slowly(20*s, panicsAfter("oh")), beat, ""},
+		{"of a model that never speaks", hangsAfter(), strings.Repeat(beat, 3), "error"},
 		{"until the chat's time is up", hangsAfter("x"), delta + strings.Repeat(beat, 3), "error"},
 		{"none after a failure", failsAfter(model.ErrFailed, "x"), delta, "error"},
 		{"none after a panic", panicsAfter("oh", "x"), delta, ""},
@@ -466,6 +472,45 @@ func TestHeartbeat(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// slowly is m after a while.
+func slowly(pause time.Duration, m part) part {
+	return func(ctx context.Context, req model.Request, yield func(model.Event, error) bool) {
+		time.Sleep(pause)
+		m(ctx, req, yield)
+	}
+}
+
+// What fails before the first heartbeat has its own status; what fails after it is
+// told by an event, for 200 was sent.
+func TestModelFailsBeforeItsFirstWord(t *testing.T) {
+	for _, row := range modelFailures {
+		for _, pause := range []time.Duration{14 * time.Second, 16 * time.Second} {
+			t.Run(fmt.Sprint(row.name, " after ", pause), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newSite(t, slowly(pause, failsAfter(row.err)), auth.RootCaller())
+					got := s.stream("m")
+					checkFailureIsPrivate(t, s, got, row.status)
+					var p api.Problem
+					if pause < 15*time.Second {
+						if p = got.problem(t); got.Status != row.status {
+							t.Errorf("%d %s", got.Status, got.Body)
+						}
+					} else {
+						events := frames(t, got.Body)
+						if got.Status != 200 || len(events) != 1 || events[0].Event != "error" {
+							t.Fatalf("%d %q", got.Status, got.Body)
+						}
+						p = readProblem(t, events[0].Data)
+					}
+					if p.Status != row.status || p.Title != row.title || p.RequestID != "ID" {
+						t.Errorf("problem %+v", p)
+					}
+				})
+			})
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package agents
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,7 +18,7 @@ type Workflow struct {
 
 // Step is one agent's part of a workflow. All texts are trimmed.
 type Step struct {
-	Name           string // as the file has it, else "step 2"; not always unique
+	Name           string // as the file has it, else "step 2"; not unique where two agents' tasks share one
 	Agent          string // one of the file's agents
 	Instruction    string // never empty
 	ExpectedOutput string // may be empty
@@ -128,9 +129,9 @@ func (s stepFields) step(i int, agents []string) (Step, error) {
 		return Step{}, err
 	}
 	return Step{
-		Name:           firstOf(s.name, fmt.Sprintf("step %d", i+1)),
+		Name:           cmp.Or(s.name, fmt.Sprintf("step %d", i+1)),
 		Agent:          s.Agent.V,
-		Instruction:    firstOf(instruction.V, "{{input}}"),
+		Instruction:    cmp.Or(instruction.V, "{{input}}"),
 		ExpectedOutput: strings.TrimSpace(s.ExpectedOutput.V),
 	}, nil
 }

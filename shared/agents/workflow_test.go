@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,7 +41,7 @@ func (s *script) answer(ctx context.Context, req model.Request, yield func(model
 	if len(s.asked) <= len(s.answers) {
 		answer = s.answers[len(s.asked)-1]
 	}
-	says(answer)(ctx, req, yield)
+	says(strings.SplitAfter(answer, "\n")...)(ctx, req, yield)
 }
 
 // prompts are the texts of the messages that s was asked.
@@ -181,8 +182,6 @@ func TestAliases(t *testing.T) {
 	for _, row := range []struct{ name, same, differ, want string }{
 		{"input and topic", "input: x\ntopic: ' x '" + rest, "input: x\ntopic: y" + rest,
 			`agents.yaml:2: topic: is another name for input, and the two differ; keep one`},
-		{"instructions and backstory", "agents: {a: {instructions: x, backstory: x}}", "agents: {a: {backstory: y, instructions: x}}",
-			`agents.yaml:1: agents.a.backstory: is another name for instructions, and the two differ; keep one`},
 		{"llm and model", "agents: {a: {role: r, llm: gpt, model: openai/gpt}}", "agents: {a: {role: r, model: gpt, llm: tpg}}",
 			`agents.yaml:1: agents.a.model: is another name for llm, and the two differ; keep one`},
 		{"llm as a block", "agents: {a: {role: r, llm: {model: gpt}, model: gpt}}", "agents: {a: {role: r, model: gpt, llm: {model: tpg}}}",
@@ -238,6 +237,9 @@ func TestWorkflowRefusals(t *testing.T) {
 		{"a mistyped field", agent + "steps: [{agent: baker, acton: x}]", `agents.yaml:2: steps[0].acton: unknown field; did you mean "action"?`},
 		{"a field like no other", agent + "steps: [{agent: baker, colour: x}]", `agents.yaml:2: steps[0].colour: unknown field; known fields are name, agent, type, action, description, task, expected_output`},
 		{"a bad name", agent + "steps: [{agent: baker, name: 'a: b'}]", `agents.yaml:2: steps[0].name: ` + nameRule},
+		{"a name twice in a list", agent + "steps:\n- {name: x, agent: baker}\n- {agent: baker}\n- {agent: baker}\n- {name: x, agent: guest}", `agents.yaml:6: steps[3]: this name is already in line 3; choose another`},
+		{"a name twice as a key", agent + "steps:\n  x: {agent: baker}\n  x: {agent: guest}", `agents.yaml:4: steps.x: is written twice, first in line 3; keep one`},
+		{"a name twice in an agent's list", "agents:\n  a:\n    role: r\n    tasks:\n    - {name: x}\n    - {name: x}", `agents.yaml:6: agents.a.tasks[1]: this name is already in line 5; choose another`},
 		{"no steps", agent + "steps: []", `agents.yaml:2: steps: has no steps; add one or delete the line`},
 		{"no tasks", "agents:\n  a:\n    role: r\n    tasks: {}", `agents.yaml:4: agents.a.tasks: has no steps; add one or delete the line`},
 		{"text for steps", agent + "steps: baker", `agents.yaml:2: steps: must be a list of steps, or steps by their names, not text`},
@@ -456,12 +458,13 @@ func TestPromptsAreBounded(t *testing.T) {
 	t.Run("a result is cut between characters", func(t *testing.T) {
 		for shift := range 4 {
 			s := &script{answers: []string{strings.Repeat("x", shift) + strings.Repeat("\U0001F600", agents.MaxResult/4)}}
-			if _, err := s.play(t, "agents: {a: {role: r}}\nsteps: [{agent: a}, {agent: a, action: '{{previous_output}}'}]", "", agents.Ask("m")); err != nil {
-				t.Fatal(err)
-			}
 			want := s.answers[0]
 			if shift > 0 {
 				want = want[:len(want)-4] + "\n[The rest is left out.]"
+				s.answers[0] += "\nz" // a piece that would fit behind the gap
+			}
+			if _, err := s.play(t, "agents: {a: {role: r}}\nsteps: [{agent: a}, {agent: a, action: '{{previous_output}}'}]", "", agents.Ask("m")); err != nil {
+				t.Fatal(err)
 			}
 			if got := s.prompts()[1]; got != want {
 				t.Errorf("shift %d: %d bytes that end in %q", shift, len(got), got[len(got)-30:])
@@ -575,6 +578,8 @@ func TestFind(t *testing.T) {
 		{"the first agent for who may use one of them", named, only("c", "a"), "", "agent a offline/eliza"},
 		{"for who may use another", named, only("c"), "", "agent c offline/eliza"},
 		{"not the workflow by name", named, only("c", "a"), "W", ""},
+		{"nor for who may use the first step's agent alone", named, only("c", "b"), "W", ""},
+		{"whose first agent is the default", named, only("c", "b"), "", "agent b test/two"},
 		{"not even if the list names it", named, only("W", "a"), "W", ""},
 		{"nothing for who may use nothing", named, only([]string{}...), "", ""},
 		{"nothing for nobody", named, auth.Caller{}, "", ""},
@@ -688,6 +693,35 @@ func TestWorkflowIsCancelled(t *testing.T) {
 				t.Errorf("%d models were asked, want %d", len(s.asked), want)
 			}
 		})
+	}
+}
+
+// What models claim to have used is summed up, and no sum is less than its parts.
+func TestWorkflowsUsageIsTheSum(t *testing.T) {
+	t.Parallel()
+	const most = 1 << 31
+	for _, row := range []struct {
+		name         string
+		first, again int
+		want         int
+	}{
+		{"two claims", 3, 4, 7},
+		{"two that would overflow", math.MaxInt, math.MaxInt, 2 * most},
+		{"one below nothing", -5, 4, 4},
+	} {
+		claims := func(n int) part {
+			return saysThen(model.Event{Stop: model.EndTurn, Usage: model.Usage{InputTokens: n, OutputTokens: n}}, nil, "x")
+		}
+		file := mustParse(t, "agents: {a: {role: r, llm: test/x}}\nsteps: [{agent: a}, {agent: a}]")
+		runner := agents.Runner{File: file, Models: agents.Models{"test": inTurn(claims(row.first), claims(row.again))}}
+		what, _ := runner.Find(auth.RootCaller(), "")
+		events, err := collect(runner.Run(t.Context(), what, agents.Ask("m")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := events[len(events)-1].Result.Usage; got.InputTokens != row.want || got.OutputTokens != row.want {
+			t.Errorf("%s: %+v, want %d each", row.name, got, row.want)
+		}
 	}
 }
 

@@ -2,8 +2,8 @@ package awsclient
 
 import (
 	"bytes"
-	"fmt"
 	"cmp"
+	"fmt"
 	"io"
 	"net"
 	"net/http"

@@ -14,18 +14,17 @@ import (
 
 // Listings is the handlers that show agents, by the names of their routes.
 func Listings(listing *agents.Listing) map[string]api.Handler {
-	openai := OpenAI{Listing: listing}
 	return map[string]api.Handler{
-		"openai.models":  openai.Models,
-		"openai.model":   openai.Model,
-		"elizaos.agents": ElizaOSAgents(listing),
+		"openai.models":  openAIModels(listing),
+		"openai.model":   openAIModel(listing),
+		"elizaos.agents": elizaOSAgents(listing),
 	}
 }
 
 // Chats is the handlers that run agents, by the names of their routes.
 func Chats(chat *agents.Chat) map[string]api.Handler {
 	return map[string]api.Handler{
-		"openai.completions": OpenAI{Chat: chat}.Completions,
-		"txtai.workflow":     TxtaiWorkflow(chat),
+		"openai.completions": openAICompletions(chat),
+		"txtai.workflow":     txtaiWorkflow(chat),
 	}
 }

@@ -8,10 +8,10 @@ import (
 	"postern/shared/auth"
 )
 
-// ElizaOSAgents serves GET /api/agents as ElizaOS' server does
+// elizaOSAgents serves GET /api/agents as ElizaOS' server does
 // (docs.elizaos.ai, "List all agents"). An agent's name is its id: it is unique,
 // and what other requests ask for it by.
-func ElizaOSAgents(listing *agents.Listing) api.Handler {
+func elizaOSAgents(listing *agents.Listing) api.Handler {
 	type agent struct {
 		ID            string `json:"id"`
 		Name          string `json:"name"`

@@ -2,6 +2,7 @@ package compat
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -12,55 +13,55 @@ import (
 	"postern/shared/model"
 )
 
-// OpenAI serves the routes of OpenAI's API that its clients need to chat
+// The routes of OpenAI's API that its clients need to chat
 // (platform.openai.com/docs/api-reference): an agent is a model.
-type OpenAI struct {
-	Listing *agents.Listing
-	Chat    *agents.Chat     // for Completions alone
-	Now     func() time.Time // nil: time.Now
-}
 
-// openAIModel is an agent as OpenAI describes a model. created is constant: an
+// modelEntry is an agent as OpenAI describes a model. created is constant: an
 // agent has no birthday.
-type openAIModel struct {
+type modelEntry struct {
 	ID      string `json:"id"`
 	Object  string `json:"object"`
 	Created int64  `json:"created"`
 	OwnedBy string `json:"owned_by"`
 }
 
-func modelOf(name string) openAIModel { return openAIModel{name, "model", 0, "postern"} }
+func modelOf(name string) modelEntry { return modelEntry{name, "model", 0, "postern"} }
 
-// Models serves GET /v1/models.
-func (o OpenAI) Models(w http.ResponseWriter, r *http.Request, caller auth.Caller) error {
-	list := struct {
-		Object string        `json:"object"`
-		Data   []openAIModel `json:"data"`
-	}{"list", []openAIModel{}}
-	for _, a := range o.Listing.For(caller) {
-		list.Data = append(list.Data, modelOf(a.Name))
+// openAIModels serves GET /v1/models.
+func openAIModels(listing *agents.Listing) api.Handler {
+	type list struct {
+		Object string       `json:"object"`
+		Data   []modelEntry `json:"data"`
 	}
-	return api.WriteJSON(w, http.StatusOK, list)
+	return func(w http.ResponseWriter, _ *http.Request, caller auth.Caller) error {
+		models := list{"list", []modelEntry{}}
+		for _, a := range listing.For(caller) {
+			models.Data = append(models.Data, modelOf(a.Name))
+		}
+		return api.WriteJSON(w, http.StatusOK, models)
+	}
 }
 
-// Model serves GET /v1/models/{name}.
-func (o OpenAI) Model(w http.ResponseWriter, r *http.Request, caller auth.Caller) error {
-	a, found := o.Listing.Find(caller, r.PathValue("name"))
-	if !found {
-		return openAIError(w, agents.ErrNoAgent)
+// openAIModel serves GET /v1/models/{name}.
+func openAIModel(listing *agents.Listing) api.Handler {
+	return func(w http.ResponseWriter, r *http.Request, caller auth.Caller) error {
+		a, found := listing.Find(caller, r.PathValue("name"))
+		if !found {
+			return openAIError(w, agents.ErrNoAgent)
+		}
+		return api.WriteJSON(w, http.StatusOK, modelOf(a.Name))
 	}
-	return api.WriteJSON(w, http.StatusOK, modelOf(a.Name))
 }
 
 type completionRequest struct {
 	Model               string              `json:"model"`
 	Messages            []completionMessage `json:"messages"`
 	Stream              bool                `json:"stream"`
-	MaxTokens           int                 `json:"max_tokens"`
-	MaxCompletionTokens int                 `json:"max_completion_tokens"`
+	MaxTokens           *int                `json:"max_tokens"`
+	MaxCompletionTokens *int                `json:"max_completion_tokens"`
 	Temperature         *float64            `json:"temperature"`
 	Stop                texts               `json:"stop"`
-	N                   int                 `json:"n"`
+	N                   *int                `json:"n"`
 }
 
 type completionMessage struct {
@@ -72,9 +73,9 @@ type completionMessage struct {
 type texts []string
 
 func (t *texts) UnmarshalJSON(b []byte) error {
-	var one string
-	if json.Unmarshal(b, &one) == nil {
-		*t = texts{one}
+	var one *string // nil: null, which is no text, and not an empty one
+	if json.Unmarshal(b, &one) == nil && one != nil {
+		*t = texts{*one}
 		return nil
 	}
 	var many []string
@@ -111,13 +112,9 @@ func (c *content) UnmarshalJSON(b []byte) error {
 }
 
 var (
-	errTexts   = constError("it takes a text or a list of texts")
-	errContent = constError("it takes a text or a list of text parts")
+	errTexts   = errors.New("it takes a text or a list of texts")
+	errContent = errors.New("it takes a text or a list of text parts")
 )
-
-type constError string
-
-func (e constError) Error() string { return string(e) }
 
 type completion struct {
 	ID      string             `json:"id"`
@@ -145,33 +142,32 @@ type completionUsage struct {
 	TotalTokens      int `json:"total_tokens"`
 }
 
-// Completions serves POST /v1/chat/completions, so far in one piece.
-func (o OpenAI) Completions(w http.ResponseWriter, r *http.Request, caller auth.Caller) error {
-	req, err := api.DecodeForeign[completionRequest](r)
-	if err != nil {
-		return openAIError(w, err)
+// openAICompletions serves POST /v1/chat/completions, so far in one piece.
+func openAICompletions(chat *agents.Chat) api.Handler {
+	return func(w http.ResponseWriter, r *http.Request, caller auth.Caller) error {
+		req, err := api.DecodeForeign[completionRequest](r)
+		if err != nil {
+			return openAIError(w, err)
+		}
+		in, err := req.input()
+		if err != nil {
+			return openAIError(w, err)
+		}
+		answers, err := chat.Answers(r.Context(), caller, req.Model, in)
+		if err != nil {
+			return openAIError(w, err)
+		}
+		answer := answers[0]
+		return api.WriteJSON(w, http.StatusOK, completion{
+			ID:      "chatcmpl-" + api.RequestID(w),
+			Object:  "chat.completion",
+			Created: time.Now().Unix(),
+			Model:   answer.Agent,
+			Choices: []completionChoice{{Message: reply{"assistant", answer.Text}, FinishReason: finishReason(answer.Stop)}},
+			Usage: completionUsage{answer.Usage.InputTokens, answer.Usage.OutputTokens,
+				answer.Usage.InputTokens + answer.Usage.OutputTokens},
+		})
 	}
-	in, err := req.input()
-	if err != nil {
-		return openAIError(w, err)
-	}
-	answer, err := o.Chat.Answer(r.Context(), caller, req.Model, in)
-	if err != nil {
-		return openAIError(w, err)
-	}
-	now := time.Now()
-	if o.Now != nil {
-		now = o.Now()
-	}
-	return api.WriteJSON(w, http.StatusOK, completion{
-		ID:      "chatcmpl-" + api.RequestID(w),
-		Object:  "chat.completion",
-		Created: now.Unix(),
-		Model:   answer.Agent,
-		Choices: []completionChoice{{Message: reply{"assistant", answer.Text}, FinishReason: finishReason(answer.Stop)}},
-		Usage: completionUsage{answer.Usage.InputTokens, answer.Usage.OutputTokens,
-			answer.Usage.InputTokens + answer.Usage.OutputTokens},
-	})
 }
 
 // input is the request as a run takes it. The agent's prompt is its author's, so
@@ -182,14 +178,19 @@ func (req completionRequest) input() (agents.Input, error) {
 		return agents.Input{}, api.Fail(api.InvalidRequest, `The field "model" takes an agent's name: GET /v1/models lists them.`)
 	case req.Stream:
 		return agents.Input{}, api.Fail(api.InvalidRequest, `The field "stream" takes false here so far; POST /chat streams.`)
-	case req.N > 1:
+	case req.N != nil && *req.N != 1:
 		return agents.Input{}, api.Fail(api.InvalidRequest, `The field "n" takes 1.`)
-	case req.MaxTokens < 0 || req.MaxCompletionTokens < 0:
+	case req.MaxTokens != nil && *req.MaxTokens < 1, req.MaxCompletionTokens != nil && *req.MaxCompletionTokens < 1:
 		return agents.Input{}, api.Fail(api.InvalidRequest, `The fields "max_tokens" and "max_completion_tokens" take a whole number above 0.`)
 	case req.Temperature != nil && (*req.Temperature < 0 || *req.Temperature > 2):
 		return agents.Input{}, api.Fail(api.InvalidRequest, `The field "temperature" takes a number from 0 to 2.`)
 	}
-	in := agents.Input{MaxTokens: max(req.MaxTokens, req.MaxCompletionTokens), Temperature: req.Temperature, StopAt: req.Stop}
+	in := agents.Input{Temperature: req.Temperature, StopAt: req.Stop}
+	for _, bound := range []*int{req.MaxTokens, req.MaxCompletionTokens} {
+		if bound != nil {
+			in.MaxTokens = max(in.MaxTokens, *bound)
+		}
+	}
 	for i, m := range req.Messages {
 		role := model.User
 		switch m.Role {
@@ -222,9 +223,13 @@ func finishReason(s model.StopReason) string {
 	}
 }
 
-// openAIError answers with err in OpenAI's shape.
+// openAIError answers with err in OpenAI's shape. OpenAI's clients sleep through a
+// Retry-After: through more than a minute they shall not.
 func openAIError(w http.ResponseWriter, err error) error {
 	api.SetErrorHeaders(w.Header(), err)
+	if e, ok := errors.AsType[*api.Error](err); ok && e.RetryAfter > time.Minute {
+		w.Header().Set("x-should-retry", "false")
+	}
 	p := api.ProblemOf(err, api.RequestID(w))
 	kind, code := "invalid_request_error", any(nil)
 	switch {

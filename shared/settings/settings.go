@@ -67,6 +67,7 @@ type Settings struct {
 	TokenCache     time.Duration // TOKEN_CACHE_SECONDS, 1 s to 15 min
 	TokenGrace     time.Duration // 0 to 30 d
 	ModelKeyARN    string        // MODEL_API_KEY_SECRET_ARN; "": none
+	BedrockARNs    []string      // BEDROCK_MODEL_ARNS, what IAM lets chat invoke; nil: nothing
 	TableName      string        // a DynamoDB table; "": not on AWS
 	JobsQueueURL   string        // "": not on AWS
 

@@ -218,6 +218,8 @@ func TestBadSettings(t *testing.T) {
 		{vars{"TOKEN_CACHE_SECONDS": "901"}, `TOKEN_CACHE_SECONDS: "901" is out of range` + cache},
 		{vars{"TOKEN_GRACE": "31d"}, `TOKEN_GRACE: "31d" is out of range` + grace},
 		{vars{"TOKEN_GRACE": "24"}, `TOKEN_GRACE: "24" is no duration` + grace},
+		{vars{"BEDROCK_MODEL_ARNS": "arn:aws:bedrock:*, amazon.nova-lite-v1:0"}, `BEDROCK_MODEL_ARNS: entry 2: "amazon.nova-lite-v1:0" is no ARN; it takes ARNs of Bedrock models and inference profiles separated by commas, with * and ? as in IAM`},
+		{vars{"BEDROCK_MODEL_ARNS": "arn:aws:bedrock:eu-west-1::a model"}, `BEDROCK_MODEL_ARNS: entry 1: "arn:aws:bedrock:eu-west-1::a model" is no ARN; it takes ARNs of Bedrock models and inference profiles separated by commas, with * and ? as in IAM`},
 		{vars{"TABLE_NAME": "a/b"}, `TABLE_NAME: "a/b" is no table's name; it takes a DynamoDB table's name, 3 to 255 letters, digits and characters of _.-`},
 		{vars{"TABLE_NAME": strings.Repeat("t", 256)}, `TABLE_NAME: "` + strings.Repeat("t", 64) + `" is no table's name; it takes a DynamoDB table's name, 3 to 255 letters, digits and characters of _.-`},
 		{vars{"JOBS_QUEUE_URL": "jobs"}, "JOBS_QUEUE_URL: it is no http or https URL; it takes the URL of an SQS queue"},
@@ -300,6 +302,9 @@ func TestGoodSettings(t *testing.T) {
 		{"a log level", vars{"LOG_LEVEL": "debug"}, func(s settings.Settings) any { return s.LogLevel }, slog.LevelDebug},
 		{"a log format", vars{"LOG_FORMAT": "text"}, func(s settings.Settings) any { return s.LogFormat }, "text"},
 		{"a secret's ARN", vars{"TOKEN_SECRET_ARN": "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:postern/token-AbCdEf"}, func(s settings.Settings) any { return s.TokenSecretARN }, "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:postern/token-AbCdEf"},
+		{"models of Bedrock", vars{"BEDROCK_MODEL_ARNS": "arn:aws:bedrock:*::foundation-model/*, arn:aws:bedrock:eu-west-1:123456789012:inference-profile/eu.amazon.nova-lite-v1:0"},
+			func(s settings.Settings) any { return s.BedrockARNs }, []string{"arn:aws:bedrock:*::foundation-model/*", "arn:aws:bedrock:eu-west-1:123456789012:inference-profile/eu.amazon.nova-lite-v1:0"}},
+		{"all of Bedrock", vars{"BEDROCK_MODEL_ARNS": "*"}, func(s settings.Settings) any { return s.BedrockARNs }, []string{"*"}},
 		{"a table", vars{"TABLE_NAME": "postern-Table_1.x"}, func(s settings.Settings) any { return s.TableName }, "postern-Table_1.x"},
 		{"a queue", vars{"JOBS_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/1/jobs"}, func(s settings.Settings) any { return s.JobsQueueURL }, "https://sqs.eu-west-1.amazonaws.com/1/jobs"},
 	} {
@@ -453,8 +458,8 @@ func TestWarnings(t *testing.T) {
 // real: written out, they change nothing.
 func TestTable(t *testing.T) {
 	all := settings.All()
-	if len(all) != 26 { // MODEL_API_KEY_SECRET_ARN is how the template hands ModelApiKeySecretArn on
-		t.Errorf("%d settings, the contract has 25 and one", len(all))
+	if len(all) != 27 { // MODEL_API_KEY_SECRET_ARN and BEDROCK_MODEL_ARNS are how the template hands two parameters on
+		t.Errorf("%d settings, the contract has 25 and two", len(all))
 	}
 	seen := map[string]bool{}
 	defaults := vars{}

@@ -266,6 +266,14 @@ func secretARN(text string) (string, error) {
 	return text, nil
 }
 
+// resourceARN takes what IAM does as a resource of a policy.
+func resourceARN(text string) (string, error) {
+	if text != "*" && !strings.HasPrefix(text, "arn:") || !visible(text) {
+		return "", fmt.Errorf("%.64q is no ARN", text)
+	}
+	return text, nil
+}
+
 // tableName takes what DynamoDB does ("Naming rules" in its developer guide).
 func tableName(text string) (string, error) {
 	if len(text) < 3 || len(text) > 255 || !only(text, "_.-") {

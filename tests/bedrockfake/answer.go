@@ -3,6 +3,7 @@ package bedrockfake
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -68,9 +69,7 @@ type fields = map[string]any
 // no model of the API has, and that hides the payload's length.
 func Event(kind string, payload fields) Step {
 	padded := fields{"p": "abcdefghijk"}
-	for name, value := range payload {
-		padded[name] = value
-	}
+	maps.Copy(padded, payload)
 	body, err := json.Marshal(padded)
 	if err != nil {
 		panic(fmt.Sprintf("bedrockfake: the payload of a %s: %v", kind, err))

@@ -16,7 +16,6 @@
 package bedrockfake
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -163,8 +162,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.note(func() { s.left++ })
 		}
 	}()
+	answer := &answer{w: w, r: r, closed: s.closed}
 	if fault != nil {
-		fault.act(w, r, s.closed)
+		fault.act(answer)
 		return
 	}
 	var rule string
@@ -185,7 +185,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/vnd.amazon.eventstream")
-	answer := &answer{w: w, r: r, closed: s.closed}
 	for _, step := range script {
 		if !step(answer) {
 			return
@@ -230,10 +229,8 @@ func (s *Server) note(change func()) {
 
 // fail answers as a REST-JSON service does: the code in a header.
 func fail(w http.ResponseWriter, status int, code, message string) {
-	var body bytes.Buffer
-	json.NewEncoder(&body).Encode(map[string]string{"message": message})
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Amzn-ErrorType", code+":http://internal.amazon.com/coral/com.amazon.bedrock/")
 	w.WriteHeader(status)
-	w.Write(body.Bytes())
+	json.NewEncoder(w).Encode(map[string]string{"message": message})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -12,7 +13,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"postern/shared/model"
 	"postern/shared/secret"
@@ -24,10 +24,19 @@ type failure struct {
 	text     string
 	mayRetry bool
 	wait     time.Duration // before the other try
+	fresh    bool          // that one needs a new connection
+
+	overloaded bool          // it was refused for what was asked before
+	after      time.Duration // and wants to be asked again then; 0: it doesn't say
 }
 
 func (f *failure) Error() string { return f.kind.Error() + ": " + f.text }
 func (f *failure) Unwrap() error { return f.kind }
+
+// Overloaded is for those who tell a caller of the failure: yes says that the
+// upstream is there and takes no more now, or that its quota is used up; after,
+// when to ask again, 0 if nobody knows.
+func (f *failure) Overloaded() (after time.Duration, yes bool) { return f.after, f.overloaded }
 
 // Before another try we wait pause, or as long as the upstream wants, where
 // that is not longer than maxPause: a caller is waiting too.
@@ -52,24 +61,32 @@ func orEnded(ctx context.Context, err error) error {
 	}
 }
 
-// progress is how far a try came.
-type progress struct{ connected, answered atomic.Bool }
+// progress is how far a try came, on the last of the connections it got: net/http
+// takes another where it has written nothing.
+type progress struct{ connected, reused, sent, answered atomic.Bool }
 
 func watch(ctx context.Context) (context.Context, *progress) {
 	seen := new(progress)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn:              func(httptrace.GotConnInfo) { seen.connected.Store(true) },
+		GotConn: func(info httptrace.GotConnInfo) {
+			seen.connected.Store(true)
+			seen.reused.Store(info.Reused)
+			seen.sent.Store(false)
+		},
+		WroteRequest:         func(info httptrace.WroteRequestInfo) { seen.sent.Store(info.Err == nil) },
 		GotFirstResponseByte: func() { seen.answered.Store(true) },
 	}), seen
 }
 
 // notAnswered is a try without an HTTP response: nobody was there, or somebody
-// who was too slow or spoke something else.
+// who was too slow or spoke something else. A request that was sent whole may be
+// at work and on the bill, so it is not sent again, unless it went into a
+// connection of earlier that had died meanwhile.
 func notAnswered(err error, seen *progress, key secret.String) *failure {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err // without the URL, which is in the settings
 	}
-	f := &failure{kind: model.ErrUnavailable, text: excerpt(err.Error(), key), wait: pause}
+	f := &failure{kind: model.ErrUnavailable, text: excerpt(err.Error(), key), wait: pause, fresh: true}
 	switch {
 	case isTimeout(err) && seen.connected.Load():
 		f.kind = model.ErrTimeout
@@ -77,16 +94,24 @@ func notAnswered(err error, seen *progress, key secret.String) *failure {
 	case seen.answered.Load():
 		f.kind = model.ErrFailed
 	default:
-		f.mayRetry = true
+		_, reset := errors.AsType[streamReset](err)
+		f.mayRetry = !seen.sent.Load() || seen.reused.Load() && !reset
 	}
 	return f
 }
 
+// streamReset is net/http's error of an HTTP/2 stream that was ended, on a
+// connection that lives. It has this shape for errors.As.
+type streamReset struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (streamReset) Error() string { return "stream reset" }
+
 func isTimeout(err error) bool {
-	t, ok := errors.AsType[interface {
-		error
-		Timeout() bool
-	}](err)
+	t, ok := errors.AsType[net.Error](err)
 	return ok && t.Timeout()
 }
 
@@ -98,16 +123,25 @@ const (
 
 // refused is a response with another status than 200.
 func refused(response *http.Response, body *reply) *failure {
-	defer time.AfterFunc(refusalTime, body.cancel).Stop()
-	text, _ := io.ReadAll(io.LimitReader(body, maxRefusal)) // as much as came
 	status := response.StatusCode
 	f := &failure{kind: kindOf(status), text: strings.TrimSpace(fmt.Sprintf("status %d %s", status, http.StatusText(status)))}
+	if status < 200 { // what follows 101 is the connection itself, which no context ends
+		return f
+	}
+	body.endIn(refusalTime)
+	text, _ := io.ReadAll(io.LimitReader(body, maxRefusal)) // as much as came
 	if shown := excerpt(string(text), body.key); shown != "" {
 		f.text += ": " + shown
 	}
 	switch status {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		f.wait, f.mayRetry = pauseOf(response.Header)
+	}
+	if status == http.StatusTooManyRequests {
+		f.overloaded = true
+		if after, ok := retryAfter(response.Header); ok && after <= time.Hour {
+			f.after = after
+		}
 	}
 	return f
 }
@@ -129,22 +163,28 @@ func kindOf(status int) error {
 	}
 }
 
-// pauseOf is how long a refusal asks to wait, in Retry-After (RFC 9110 §10.2.3)
-// or by x-should-retry, OpenAI's word to its clients. ok is false where that is
-// longer than we would, or a date, which no model's server sends.
+// pauseOf is how long a refusal asks to wait, by Retry-After or x-should-retry,
+// OpenAI's word to its clients. ok is false where that is longer than we would.
 func pauseOf(h http.Header) (wait time.Duration, ok bool) {
 	if h.Get("X-Should-Retry") == "false" {
 		return 0, false
 	}
-	after := strings.TrimSpace(h.Get("Retry-After"))
-	if after == "" {
+	if h.Get("Retry-After") == "" {
 		return pause, true
 	}
-	seconds, err := strconv.Atoi(after)
-	if err != nil || seconds < 0 || seconds > int(maxPause/time.Second) {
-		return 0, false
+	wait, ok = retryAfter(h)
+	return max(pause, wait), ok && wait <= maxPause
+}
+
+// retryAfter reads Retry-After, which is a number of seconds or a date (RFC 9110
+// §10.2.3).
+func retryAfter(h http.Header) (time.Duration, bool) {
+	text := strings.TrimSpace(h.Get("Retry-After"))
+	if date, err := http.ParseTime(text); err == nil {
+		return max(0, time.Until(date)), true
 	}
-	return max(pause, time.Duration(seconds)*time.Second), true
+	seconds, err := strconv.ParseUint(text, 10, 32)
+	return time.Duration(seconds) * time.Second, err == nil
 }
 
 const maxExcerpt = 300
@@ -160,14 +200,7 @@ func excerpt(text string, key secret.String) string {
 		return r
 	}, strings.ToValidUTF8(text, ""))
 	text = scrub(strings.Join(strings.Fields(text), " "), key.Reveal())
-	if len(text) <= maxExcerpt {
-		return text
-	}
-	cut := maxExcerpt
-	for !utf8.RuneStart(text[cut]) {
-		cut--
-	}
-	return text[:cut]
+	return strings.ToValidUTF8(text[:min(len(text), maxExcerpt)], "")
 }
 
 // piece is how much of a key in a row is already too much to show. Servers

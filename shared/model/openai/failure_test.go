@@ -14,10 +14,13 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"postern/shared/model"
 	"postern/shared/model/openai"
@@ -95,8 +98,8 @@ func TestSecondTry(t *testing.T) {
 		"429":                         refuses(429, ""),
 		"502":                         refuses(502, "<html>Bad gateway</html>"),
 		"503, Retry-After: 0":         refuses(503, "", "Retry-After", "0"),
+		"503, Retry-After: long ago":  refuses(503, "", "Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT"),
 		"504":                         refuses(504, ""),
-		"the connection is closed":    hangsUp,
 		"x-should-retry isn't needed": refuses(429, "", "X-Should-Retry", "true"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -124,8 +127,10 @@ func TestNoSecondTry(t *testing.T) {
 		{"it wants us to wait too long", refuses(429, "", "Retry-After", "3"), model.ErrUnavailable},
 		{"much too long", refuses(503, "", "Retry-After", "99999999999999999999"), model.ErrUnavailable},
 		{"less than no time", refuses(503, "", "Retry-After", "-1"), model.ErrUnavailable},
-		{"a date", refuses(503, "", "Retry-After", "Wed, 21 Oct 2037 07:28:00 GMT"), model.ErrUnavailable},
+		{"by a date", refuses(503, "", "Retry-After", "Wed, 21 Oct 2037 07:28:00 GMT"), model.ErrUnavailable},
 		{"it says so", refuses(429, "", "X-Should-Retry", "false"), model.ErrUnavailable},
+		{"no number, no date", refuses(503, "", "Retry-After", "soon"), model.ErrUnavailable},
+		{"all of the prompt was sent: it may be at work", hangsUp, model.ErrUnavailable},
 		{"an answer has begun", func(w http.ResponseWriter, r *http.Request) {
 			says(begin, text("Hel"))(w, r)
 			panic(http.ErrAbortHandler)
@@ -143,6 +148,174 @@ func TestNoSecondTry(t *testing.T) {
 			isKind(t, err, test.want)
 			if n := len(u.received()); n != 1 {
 				t.Errorf("%d tries", n)
+			}
+		})
+	}
+}
+
+// A prompt is not paid for twice: after a connection that broke without an answer
+// there is a second try only where the first can't have been at work, and that one
+// is on a connection of its own.
+func TestBrokenConnection(t *testing.T) {
+	t.Parallel()
+	// The server's first connections, as many as the burst before, die under their
+	// second request.
+	type number struct{}
+	for burst := range 4 {
+		t.Run(fmt.Sprintf("it was used before, as were %d", burst), func(t *testing.T) {
+			t.Parallel()
+			var connections, died atomic.Int64
+			together := make(chan struct{})
+			u := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				if seen := r.Context().Value(number{}).(*atomic.Int64); seen.Add(1) > 1 {
+					died.Add(1)
+					hangsUp(w, r)
+					return
+				}
+				if connections.Load() <= int64(burst) {
+					together <- struct{}{}
+				}
+				hello()(w, r)
+			}))
+			u.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+				connections.Add(1)
+				return context.WithValue(ctx, number{}, new(atomic.Int64))
+			}
+			u.Start()
+			defer u.Close()
+			m := client(t, openai.Config{BaseURL: u.URL})
+			var all sync.WaitGroup
+			for range burst {
+				all.Go(func() {
+					if _, err := run(t, m); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			for range burst {
+				for connections.Load() < int64(burst) {
+					time.Sleep(time.Millisecond)
+				}
+				<-together
+			}
+			all.Wait()
+			events, err := run(t, m)
+			if err != nil || said(events) != "Hello" {
+				t.Errorf("got %v, %v", events, err)
+			}
+			if want := int64(min(burst, 1)); died.Load() != want || connections.Load() != int64(burst)+1 {
+				t.Errorf("%d connections were tried in vain, want %d; %d in all", died.Load(), want, connections.Load())
+			}
+		})
+	}
+	t.Run("half of the prompt was sent", func(t *testing.T) {
+		t.Parallel()
+		var dials atomic.Int64
+		u := serve(t, hello())
+		dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			if dials.Add(1) == 1 {
+				conn = &breaking{conn, 100}
+			}
+			return conn, err
+		}
+		long := ask
+		long.Messages = []model.Message{{Role: model.User, Text: strings.Repeat("x", 64<<10)}}
+		events, err := collect(t, client(t, openai.Config{BaseURL: u.URL, HTTPClient: &http.Client{Transport: &http.Transport{DialContext: dial}}}).Stream(t.Context(), long))
+		if err != nil || said(events) != "Hello" || dials.Load() != 2 {
+			t.Errorf("got %v, %v after %d dials", events, err, dials.Load())
+		}
+	})
+}
+
+// breaking is a connection that breaks when left bytes have been written.
+type breaking struct {
+	net.Conn
+	left int
+}
+
+func (b *breaking) Write(p []byte) (int, error) {
+	n, err := b.Conn.Write(p[:min(len(p), b.left)])
+	if b.left -= n; err == nil && n < len(p) {
+		b.Close()
+		err = syscall.EPIPE
+	}
+	return n, err
+}
+
+// What a 429 says of when to ask again is told on, where that is some use.
+func TestOverloaded(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name, header string
+		status       int
+		after        time.Duration
+		overloaded   bool
+	}{
+		{"it doesn't say", "", 429, 0, true},
+		{"at once", "0", 429, 0, true},
+		{"in a second", "1", 429, time.Second, true},
+		{"in half a minute", "30", 429, 30 * time.Second, true},
+		{"at a date", "Sat, 01 Jan 2000 00:10:00 GMT", 429, 10 * time.Minute, true}, // the bubble's time begins with 2000
+		{"at a date that has passed", "Fri, 31 Dec 1999 23:59:00 GMT", 429, 0, true},
+		{"in an hour", "3600", 429, time.Hour, true},
+		{"in more", "3601", 429, 0, true},
+		{"in more than there is", "99999999999999999999", 429, 0, true},
+		{"in less than nothing", "-5", 429, 0, true},
+		{"with a word", "soon", 429, 0, true},
+		{"another refusal", "30", 503, 0, false},
+		{"not a refusal", "30", 500, 0, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := client(t, openai.Config{HTTPClient: &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+					header := http.Header{"X-Should-Retry": {"false"}}
+					if row.header != "" {
+						header.Set("Retry-After", row.header)
+					}
+					return &http.Response{StatusCode: row.status, Header: header, Body: http.NoBody}, nil
+				})}})
+				_, err := collect(t, m.Stream(t.Context(), ask))
+				told, ok := errors.AsType[interface {
+					error
+					Overloaded() (time.Duration, bool)
+				}](err)
+				if !ok {
+					t.Fatalf("%v can't say", err)
+				}
+				if after, yes := told.Overloaded(); after != row.after || yes != row.overloaded {
+					t.Errorf("%v, %v, want %v, %v", after, yes, row.after, row.overloaded)
+				}
+			})
+		})
+	}
+}
+
+// 101 makes the connection the body, which neither a deadline nor a cancellation
+// ends: it is closed unread.
+func TestSwitchingProtocols(t *testing.T) {
+	t.Parallel()
+	const head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+	for name, more := range map[string]string{"and silence": "", "and events": "data: " + text("a") + "\n\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			closed := make(chan struct{})
+			url := raw(t, func(w io.Writer) {
+				io.WriteString(w, head+more)
+				io.Copy(io.Discard, w.(net.Conn))
+				close(closed)
+			})
+			before := time.Now()
+			_, err := run(t, client(t, openai.Config{BaseURL: url}))
+			isKind(t, err, model.ErrFailed)
+			if took := time.Since(before); took > 500*time.Millisecond || !strings.Contains(err.Error(), "status 101") {
+				t.Errorf("%v after %v", err, took)
+			}
+			select {
+			case <-closed:
+			case <-time.After(5 * time.Second):
+				t.Error("the connection is still open")
 			}
 		})
 	}
@@ -454,8 +627,10 @@ func TestNonsense(t *testing.T) {
 		{"nothing but [DONE]", says(done), "", "an empty answer"},
 		{"only another choice", says(`{"choices":[{"index":1,"delta":{"content":"x"}}]}`, done), "", "an empty answer"},
 		{"HTML", sends("<!DOCTYPE html>\n<html><body>Welcome to nginx!</body></html>\n"), "", "not an event stream: <!DOCTYPE html>"},
-		{"a whole JSON reply", sends(`{"choices":[{"message":{"content":"Hello"},"finish_reason":"stop"}]}`), "", `not an event stream: {"choices"`},
+		{"a whole JSON reply", sends(`{"choices":[{"message":{"content":"Hello"},"finish_reason":"stop"}]}`), "", `JSON, not an event stream: {"choices"`},
 		{"an error with a 200", sends(`{"error":{"message":"model is loading"}}`), "", "model is loading"},
+		{"JSON in lines", sends("{\n  \"choices\": []\n}\n"), "", "JSON, not an event stream: {"},
+		{"a list of JSON", sends(`[{"error":{"code":503}}]`), "", "JSON, not an event stream: [{"},
 		{"malformed JSON", says(text("Hel"), `{"choices":[{`, done), "Hel", "unexpected end of JSON input"},
 		{"another type", says(text("Hel"), `{"choices":"none"}`, done), "Hel", "choices"},
 		{"a list", says(`[]`, done), "", "an event can't be read"},
@@ -465,7 +640,9 @@ func TestNonsense(t *testing.T) {
 		{"an error beside choices", says(text("Hel"), `{"id":"x","choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}],"error":{"code":502,"message":"provider disconnected"}}`, done), "Hel", "provider disconnected"},
 		{"an error after the reason", says(text("Hel"), stop, `{"error":{"message":"late"}}`, done), "Hel", "late"},
 		{"cut before any reason", says(begin, text("Hel"), text("lo")), "Hello", "the answer was cut"},
-		{"cut in the middle of a line", sends("data: " + text("Hel") + "\n\ndata: {\"choices\":[{\"ind"), "Hel", "an event can't be read"},
+		{"cut in the middle of a line", sends("data: " + text("Hel") + "\n\ndata: {\"choices\":[{\"ind"), "Hel", "the answer was cut"},
+		{"cut in an event of several lines", sends("data: " + text("Hel") + "\n\ndata: {\"choices\":\ndata: []\n"), "Hel", "the answer was cut"},
+		{"several lines that are no JSON", sends("data: " + text("Hel") + "\n\ndata: {\"choices\":\ndata: [}\n\n"), "Hel", "an event can't be read"},
 		{"cut where the reason is the word null", says(text("Hel"), `{"choices":[{"index":0,"delta":{},"finish_reason":"null"}]}`), "Hel", "the answer was cut"},
 		{"the connection breaks", func(w http.ResponseWriter, r *http.Request) {
 			says(text("Hel"))(w, r)
@@ -500,16 +677,20 @@ func TestNonsense(t *testing.T) {
 		})
 	}
 
-	t.Run("the connection breaks after the reason: only usage is missing", func(t *testing.T) {
-		u := serve(t, func(w http.ResponseWriter, r *http.Request) {
-			says(text("Hel"), stop)(w, r)
-			panic(http.ErrAbortHandler)
+	for name, more := range map[string]string{"": "", ", in a line": `data: {"choices":[],"usage":{"prompt_`, ", in a line's name": "dat", ", in an event": "data: {\"choices\":[],\ndata: \"usage\":\n"} {
+		t.Run("the connection breaks after the reason"+name+": only usage is missing", func(t *testing.T) {
+			u := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				says(text("Hel"), stop)(w, r)
+				io.WriteString(w, more)
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			})
+			events, err := run(t, u.model(t))
+			if err != nil || said(events) != "Hel" || events[len(events)-1].Stop != model.EndTurn {
+				t.Errorf("got %v, %v", events, err)
+			}
 		})
-		events, err := run(t, u.model(t))
-		if err != nil || events[len(events)-1].Stop != model.EndTurn {
-			t.Errorf("got %v, %v", events, err)
-		}
-	})
+	}
 }
 
 func manyCalls(n int) string {
@@ -537,6 +718,7 @@ func TestEndless(t *testing.T) {
 		{"a status line", "HTTP/1.1 200 ", strings.Repeat("K", 4096), 16 << 20, model.ErrFailed, ""},
 		{"no HTTP at all", "", strings.Repeat("SSH-2.0-OpenSSH ", 100), 16 << 20, model.ErrFailed, ""},
 		{"an event", head + "data: ", strings.Repeat("x", 4096), 16 << 20, model.ErrFailed, "an event of more than 1048576 bytes"},
+		{"an event in lines", head, "data: [" + strings.Repeat(" ", 4096) + "0,\n", 16 << 20, model.ErrFailed, "an event of more than 1048576 bytes"},
 		{"a heartbeat", head + ":", strings.Repeat("x", 4096), 16 << 20, model.ErrFailed, "an event of more than 1048576 bytes"},
 		{"text", head, "data: " + text(strings.Repeat("x", 64<<10)) + "\n\n", 24 << 20, model.ErrFailed, "too large"},
 		{"arguments", head, "data: " + tool(`{"index":0,"id":"a","function":{"name":"x","arguments":"`+strings.Repeat("x", 64<<10)+`"}}`) + "\n\n", 24 << 20, model.ErrFailed, "too large"},
@@ -616,6 +798,7 @@ func TestKeyIsNotShown(t *testing.T) {
 		"as OpenAI does, starred":       status(401, `{"error":{"message":"Incorrect API key provided: `+canary[:12]+strings.Repeat("*", 20)+canary[len(canary)-12:]+`."}}`),
 		"cut by it":                     status(401, "your key "+canary[:20]+"..."),
 		"cut by us at 300 bytes":        status(400, filler+canary),
+		"cut by us in a character":      status(400, "x"+strings.Repeat("ä", 299)),
 		"cut by us at 4096 bytes":       status(400, strings.Repeat(" ", 4096-30)+canary),
 		"many times":                    status(400, strings.Repeat(canary, 100)),
 		"again and again, with spaces":  status(400, strings.Repeat(canary+" ", 1000)),
@@ -678,7 +861,7 @@ func notShown(t *testing.T, err error) {
 	if len(err.Error()) > 420 {
 		t.Errorf("%d bytes: %v", len(err.Error()), err)
 	}
-	if !json.Valid(line.Bytes()) || strings.ContainsAny(err.Error(), "\n\r\x1b\x00\u0085") {
+	if !json.Valid(line.Bytes()) || !utf8.ValidString(err.Error()) || strings.ContainsAny(err.Error(), "\n\r\x1b\x00\u0085") {
 		t.Errorf("got %q", err)
 	}
 }

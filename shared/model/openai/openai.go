@@ -9,13 +9,13 @@
 //
 // The upstream is trusted with the prompt and the key, and with nothing else:
 // what it sends is bounded (a header, a line, the answer, the stream, the text
-// of an error), its redirects are not followed, and of its text at most 300
-// bytes, without the key, get into an error for the log.
+// of an error, the tokens it counts), its redirects are not followed, and of its
+// text at most 300 bytes, without the key, get into an error for the log.
 //
 // A call that failed before an answer began is tried once more where that may
-// help; after a 200 there is no second try. Time is bounded by the context
-// alone, whose deadline the caller owes: some models think for minutes before
-// their first word.
+// help and costs no prompt twice; after a 200 there is no second try. Time is
+// bounded by the context alone, whose deadline the caller owes: some models think
+// for minutes before their first word.
 //
 // This is our own and not go-openai's client: that one reads lines and error
 // bodies of any length, takes a stream that was cut for one that has ended, leaves
@@ -118,8 +118,9 @@ func newTransport() *http.Transport {
 // was cut (model.MaxTokens, model.Filtered) has none: what the model was about
 // to ask for is not known to be complete.
 //
-// Usage is what the server says at the end. Some servers say nothing: then both
-// of its numbers are 0, which is no measure of what was used.
+// Usage is what the server says at the end. Some servers say nothing, or nothing
+// that is a number: then both of its numbers are 0, which is no measure of what
+// was used.
 func (s *server) Stream(ctx context.Context, req model.Request) iter.Seq2[model.Event, error] {
 	return func(yield func(model.Event, error) bool) {
 		fail := func(err error) { yield(model.Event{}, orEnded(ctx, err)) }
@@ -130,7 +131,7 @@ func (s *server) Stream(ctx context.Context, req model.Request) iter.Seq2[model.
 		}
 		defer reply.Close()
 
-		a := newAnswer(reply, reply.key)
+		a := newAnswer(reply)
 		for {
 			text, err := a.next()
 			if err == io.EOF {
@@ -167,6 +168,9 @@ func (s *server) open(ctx context.Context, req model.Request) (*reply, error) {
 	}
 	answered, err := s.post(ctx, body)
 	if f, ok := errors.AsType[*failure](err); ok && f.mayRetry && sleep(ctx, f.wait) {
+		if f.fresh {
+			s.http.CloseIdleConnections() // after a burst there are more like the one that was dead
+		}
 		answered, err = s.post(ctx, body)
 	}
 	return answered, err
@@ -191,12 +195,23 @@ type reply struct {
 	io.ReadCloser
 	cancel context.CancelFunc
 	key    secret.String // which its text must not show
+	end    *time.Timer   // of endIn
 }
 
 // Close ends the call at once, however much is still to come.
 func (r *reply) Close() error {
+	if r.end != nil {
+		r.end.Stop()
+	}
 	r.cancel()
 	return r.ReadCloser.Close()
+}
+
+// endIn ends the call in d, if it was not told so before.
+func (r *reply) endIn(d time.Duration) {
+	if r.end == nil {
+		r.end = time.AfterFunc(d, r.cancel)
+	}
 }
 
 // drainTime is how long the end of an answer may take after its last event.
@@ -227,7 +242,7 @@ func (s *server) post(ctx context.Context, body []byte) (*reply, error) {
 		cancel()
 		return nil, notAnswered(err, seen, key)
 	}
-	r := &reply{response.Body, cancel, key}
+	r := &reply{ReadCloser: response.Body, cancel: cancel, key: key}
 	if response.StatusCode != http.StatusOK {
 		defer r.Close()
 		return nil, refused(response, r)

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -225,6 +227,16 @@ func TestAnswer(t *testing.T) {
 			[]model.Event{piece("a"), {Stop: model.EndTurn, Usage: usage}}},
 		{"usage below zero is zero", says(text("a"), stop, `{"choices":[],"usage":{"prompt_tokens":-7,"completion_tokens":-2}}`, done),
 			[]model.Event{piece("a"), end(model.EndTurn)}},
+		{"usage in fractions", says(text("a"), stop, `{"choices":[],"usage":{"prompt_tokens":7.0,"completion_tokens":2.5}}`, done),
+			[]model.Event{piece("a"), {Stop: model.EndTurn, Usage: usage}}},
+		{"usage that would overflow is bounded", says(text("a"), stop, `{"choices":[],"usage":{"prompt_tokens":9223372036854775807,"completion_tokens":1e300}}`, done),
+			[]model.Event{piece("a"), {Stop: model.EndTurn, Usage: model.Usage{InputTokens: 1 << 31, OutputTokens: 1 << 31}}}},
+		{"of usage what is a number counts", says(text("a"), stop, `{"choices":[],"usage":{"prompt_tokens":"7","completion_tokens":2}}`, done),
+			[]model.Event{piece("a"), {Stop: model.EndTurn, Usage: model.Usage{OutputTokens: 2}}}},
+		{"and no list, no object, nothing", says(text("a"), stop, `{"choices":[],"usage":{"prompt_tokens":[7],"completion_tokens":{}}}`, `{"choices":[],"usage":{}}`, done),
+			[]model.Event{piece("a"), end(model.EndTurn)}},
+		{"usage that is none doesn't undo what was said", says(text("a"), stop, used, `{"choices":[],"usage":"none"}`, `{"choices":[],"usage":[]}`, `{"choices":[],"usage":null}`, done),
+			[]model.Event{piece("a"), {Stop: model.EndTurn, Usage: usage}}},
 		{"nothing but an end", says(begin, stop, used, done), []model.Event{{Stop: model.EndTurn, Usage: usage}}},
 
 		{"length", says(text("a"), finish("length"), done), []model.Event{piece("a"), end(model.MaxTokens)}},
@@ -244,6 +256,12 @@ func TestAnswer(t *testing.T) {
 			[]model.Event{piece("a"), end(model.EndTurn)}},
 
 		{"the other lines of an event stream", sends(": PROCESSING\n\nevent: message\nid: 1\nretry: 10\ndata:" + text("a") + "\r\n\r\n:\n\ndata: " + stop + "\n\ndata: [DONE]"),
+			[]model.Event{piece("a"), end(model.EndTurn)}},
+		{"a byte order mark", sends("\ufeffdata: " + text("a") + "\n\ndata: " + stop + "\n\ndata: [DONE]\n\n"),
+			[]model.Event{piece("a"), end(model.EndTurn)}},
+		{"an event in several lines", sends("data: {\"choices\":[\ndata: {\"delta\":\r\n: wait\nid: 1\ndata:\ndata: {\"content\":\"a\"}}\ndata:]}\n\ndata: " + stop + "\n\ndata: [DONE]\n\n"),
+			[]model.Event{piece("a"), end(model.EndTurn)}},
+		{"heartbeats that are empty events", sends("data:\n\ndata: " + text("a") + "\n\ndata:\n\ndata: " + stop + "\n\n"),
 			[]model.Event{piece("a"), end(model.EndTurn)}},
 		{"1,000 heartbeats", sends(strings.Repeat(": wait\n\n", 1000) + "data: " + text("a") + "\ndata: " + stop + "\n"),
 			[]model.Event{piece("a"), end(model.EndTurn)}},
@@ -443,15 +461,78 @@ func TestServerThatDoesntHangUp(t *testing.T) {
 	<-u.left
 }
 
+// After the reason only usage can come, for which 2 s are enough; a caller who is
+// slow to take the last text doesn't use them up.
+func TestUsageIsNotWaitedForLong(t *testing.T) {
+	t.Parallel()
+	last := strings.Replace(text("lo"), `"finish_reason":null`, `"finish_reason":"stop"`, 1)
+	for _, row := range []struct {
+		name   string
+		events []string
+		pause  time.Duration // before the last event
+		more   string        // half of what was to come
+		slow   time.Duration // of the consumer, at each text
+		took   time.Duration
+		want   model.Usage
+	}{
+		{"it never comes", []string{text("Hel"), last}, 0, "", 0, 2 * time.Second, model.Usage{}},
+		{"it breaks off", []string{text("Hel"), last}, 0, "data: {\"usa", 0, 2 * time.Second, model.Usage{}},
+		{"it comes in time, and no end", []string{text("Hel"), last, used}, 1900 * time.Millisecond, "", 0, 2 * time.Second, model.Usage{InputTokens: 7, OutputTokens: 2}},
+		{"it comes too late", []string{text("Hel"), last, used}, 2100 * time.Millisecond, "", 0, 2 * time.Second, model.Usage{}},
+		{"before the reason there is time", []string{text("Hel"), last}, time.Minute, "", 0, 62 * time.Second, model.Usage{}},
+		{"a slow caller", []string{text("Hel"), last, used, done}, 0, "", 3 * time.Second, 6 * time.Second, model.Usage{InputTokens: 7, OutputTokens: 2}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := client(t, openai.Config{HTTPClient: &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+					body, w := io.Pipe()
+					context.AfterFunc(r.Context(), func() { w.CloseWithError(r.Context().Err()) })
+					go func() {
+						for i, event := range row.events {
+							if i == len(row.events)-1 {
+								time.Sleep(row.pause)
+							}
+							fmt.Fprintf(w, "data: %s\n\n", event)
+						}
+						io.WriteString(w, row.more)
+					}()
+					return &http.Response{StatusCode: 200, Body: body}, nil
+				})}})
+				before, said := time.Now(), ""
+				var end model.Event
+				for event, err := range m.Stream(t.Context(), ask) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if event.Text != "" {
+						time.Sleep(row.slow)
+					}
+					said += event.Text
+					end = event
+				}
+				if took := time.Since(before).Truncate(drain); said != "Hello" || end.Stop != model.EndTurn || end.Usage != row.want || took != row.took {
+					t.Errorf("%q, %+v after %v, want %+v after %v", said, end, took, row.want, row.took)
+				}
+				time.Sleep(time.Minute) // the upstream says the rest to nobody
+			})
+		})
+	}
+}
+
+// drain is more than what the end of a body may take after its last event.
+const drain = 100 * time.Millisecond
+
 // OpenAI's own server speaks HTTP/2.
 func TestHTTP2(t *testing.T) {
 	t.Parallel()
+	type connection struct{}
 	left := make(chan struct{})
 	var calls atomic.Int64
 	u := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor != 2 {
 			t.Errorf("it is %s", r.Proto)
 		}
+		io.Copy(io.Discard, r.Body)
 		switch calls.Add(1) {
 		case 1:
 			hello()(w, r)
@@ -460,14 +541,19 @@ func TestHTTP2(t *testing.T) {
 			<-r.Context().Done()
 			close(left)
 		case 3:
-			panic(http.ErrAbortHandler) // a reset before the answer: tried again
+			panic(http.ErrAbortHandler) // a reset before the answer: the prompt was read
 		case 4:
+			r.Context().Value(connection{}).(net.Conn).Close() // used before, and dead: tried again
+		case 5:
 			hello()(w, r)
 		default:
 			says(text("Hel"))(w, r)
 			panic(http.ErrAbortHandler)
 		}
 	}))
+	u.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, connection{}, c)
+	}
 	u.EnableHTTP2 = true
 	u.StartTLS()
 	defer u.Close()
@@ -483,12 +569,17 @@ func TestHTTP2(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Error("the upstream has not seen that we left")
 	}
-	if events, err := run(t, m); err != nil || said(events) != "Hello" || calls.Load() != 4 {
+	_, err := run(t, m)
+	isKind(t, err, model.ErrUnavailable)
+	if calls.Load() != 3 {
+		t.Errorf("%d calls: a stream that was reset is sent again", calls.Load())
+	}
+	if events, err := run(t, m); err != nil || said(events) != "Hello" || calls.Load() != 5 {
 		t.Errorf("got %v, %v after %d calls", events, err, calls.Load())
 	}
-	_, err := run(t, m)
+	_, err = run(t, m)
 	isKind(t, err, model.ErrFailed)
-	if calls.Load() != 5 {
+	if calls.Load() != 6 {
 		t.Errorf("%d calls", calls.Load())
 	}
 }

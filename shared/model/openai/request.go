@@ -35,15 +35,15 @@ func dialectOf(host string) dialect {
 
 // request is the body of a chat completion.
 type request struct {
-	Model               string         `json:"model"`
-	Messages            []message      `json:"messages"`
-	Temperature         *float64       `json:"temperature,omitempty"`
-	MaxTokens           int            `json:"max_tokens,omitempty"`
-	MaxCompletionTokens int            `json:"max_completion_tokens,omitempty"`
-	Stop                []string       `json:"stop,omitempty"`
-	Tools               []tool         `json:"tools,omitempty"`
-	Stream              bool           `json:"stream"`
-	StreamOptions       *streamOptions `json:"stream_options,omitempty"`
+	Model               string        `json:"model"`
+	Messages            []message     `json:"messages"`
+	Temperature         *float64      `json:"temperature,omitempty"`
+	MaxTokens           int           `json:"max_tokens,omitempty"`
+	MaxCompletionTokens int           `json:"max_completion_tokens,omitempty"`
+	Stop                []string      `json:"stop,omitempty"`
+	Tools               []tool        `json:"tools,omitempty"`
+	Stream              bool          `json:"stream"`
+	StreamOptions       streamOptions `json:"stream_options"`
 }
 
 type streamOptions struct {
@@ -51,8 +51,8 @@ type streamOptions struct {
 }
 
 type tool struct {
-	Type     string      `json:"type"`
-	Function *definition `json:"function"`
+	Type     string     `json:"type"`
+	Function definition `json:"function"`
 }
 
 type definition struct {
@@ -101,7 +101,7 @@ func (d dialect) encode(req model.Request) ([]byte, error) {
 		Stop:          req.StopAt,
 		Tools:         encodeTools(req.Tools),
 		Stream:        true,
-		StreamOptions: &streamOptions{IncludeUsage: true},
+		StreamOptions: streamOptions{IncludeUsage: true},
 	}
 	if d.maxCompletionTokens {
 		r.MaxCompletionTokens = req.MaxTokens
@@ -140,12 +140,8 @@ func encodeTools(tools []model.Tool) (encoded []tool) {
 			parameters = json.RawMessage(`{"type":"object","properties":{}}`)
 		}
 		encoded = append(encoded, tool{
-			Type: functionType,
-			Function: &definition{
-				Name:        t.Name,
-				Description: t.Description,
-				Parameters:  parameters,
-			},
+			Type:     functionType,
+			Function: definition{t.Name, t.Description, parameters},
 		})
 	}
 	return encoded

@@ -1,0 +1,98 @@
+package agents
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"postern/shared/auth"
+	"postern/shared/model"
+)
+
+// Bounds of the answers to one request.
+const (
+	concurrentAnswers = 8       // run at a time
+	maxAnswers        = 8 << 20 // bytes of all of them together
+)
+
+// errAnswersTooLarge is what the models are to blame for: a request may have a
+// hundred inputs, and an answer some megabytes.
+var errAnswersTooLarge = fmt.Errorf("%w: the answers to one request have more than %d bytes", model.ErrFailed, maxAnswers)
+
+// Answer is a run that has ended well.
+type Answer struct {
+	Text  string
+	Agent string // Runnable.Name
+	Model model.Name
+	Result
+}
+
+// Answers runs to its end what caller asks for by name ("": the default), once
+// for each input, some at a time. The time of a chat and maxAnswers bound all of
+// them together. The first that fails ends the others, and its error, which is for
+// the api's error table, is that of all.
+func (c *Chat) Answers(ctx context.Context, caller auth.Caller, name string, inputs ...Input) ([]Answer, error) {
+	what, found := c.runner().Find(caller, name)
+	if !found {
+		return nil, ErrNoAgent
+	}
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	all, stop := context.WithCancel(ctx)
+	defer stop()
+
+	var (
+		answers = make([]Answer, len(inputs))
+		room    atomic.Int64
+		first   error
+		failed  sync.Once
+		group   sync.WaitGroup
+		slots   = make(chan struct{}, concurrentAnswers)
+	)
+	room.Store(maxAnswers)
+	for i, in := range inputs {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			var err error
+			if answers[i], err = c.answer(all, caller, what, in, &room); err != nil {
+				failed.Do(func() { first = failure(ctx, err); stop() })
+			}
+		})
+	}
+	group.Wait()
+	if first != nil {
+		return nil, first
+	}
+	return answers, nil
+}
+
+// answer is one of several answers, which share room. It runs beside the handler,
+// where a panic would end the process.
+func (c *Chat) answer(ctx context.Context, caller auth.Caller, what Runnable, in Input, room *atomic.Int64) (answer Answer, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	if err := ctx.Err(); err != nil {
+		return Answer{}, err // it has not begun, so nobody is told of a run
+	}
+	answer = Answer{Agent: what.Name(), Model: what.Model()}
+	var text strings.Builder
+	err = c.run(ctx, caller, what, in, func(event Event) error {
+		if event.Result != nil {
+			answer.Result = *event.Result
+		}
+		if room.Add(-int64(len(event.Text))) < 0 {
+			return errAnswersTooLarge
+		}
+		text.WriteString(event.Text)
+		return nil
+	})
+	answer.Text = text.String()
+	return answer, err
+}
