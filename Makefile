@@ -7,13 +7,13 @@ SHELL := /bin/sh
 GOARCH ?= arm64
 AGENTS_FILE ?= agents.yaml
 
-FOLDERS := authorizer functions/agents functions/chat functions/health
-FUNCTIONS := AuthorizerFunction AgentsFunction ChatFunction HealthFunction
+FOLDERS := authorizer functions/agents functions/chat functions/keys functions/health
+FUNCTIONS := AuthorizerFunction AgentsFunction ChatFunction KeysFunction HealthFunction
 
 LAMBDA := CGO_ENABLED=0 GOOS=linux GOARCH=$(GOARCH) go build -trimpath -ldflags '-s -w' -tags lambda.norpc
 HOST := env -u GOOS -u GOARCH go
 
-.PHONY: help run build test lint bench budgets deploy local-api $(FUNCTIONS:%=build-%)
+.PHONY: help run build test lint bench timing budgets deploy local-api $(FUNCTIONS:%=build-%)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -40,8 +40,11 @@ lint: ## vet, staticcheck, gofmt
 	go vet ./...
 	go tool -modfile=tools/go.mod staticcheck ./...
 
-bench: ## measure the frame and the authorizer beside bare ones
+bench: ## measure the frame, the authorizer and a chat beside bare ones
 	go run ./tests/bench
+
+timing: ## show that the time to refuse a token tells nothing of it
+	go run ./tests/timing
 
 budgets: ## build every Lambda for arm64 and weigh it
 	go run ./tests/budgets
@@ -62,6 +65,7 @@ env.json: ## write a random API token for `sam local`
 # What `sam build` calls, one target a function, with ARTIFACTS_DIR set.
 build-AuthorizerFunction: ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./authorizer
 build-HealthFunction:     ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/health
+build-KeysFunction:       ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/keys
 build-AgentsFunction:     ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/agents && $(bundle)
 build-ChatFunction:       ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/chat && $(bundle)
 

@@ -8,11 +8,11 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 
+	"postern/functions"
 	"postern/shared/api"
 	"postern/shared/apigw"
 	"postern/shared/auth"
-	"postern/shared/secret"
-	"postern/shared/secret/secretsmanager"
+	"postern/shared/keys"
 	"postern/shared/settings"
 )
 
@@ -21,20 +21,19 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	local := apigw.SAMLocal()
-	var source auth.Source
-	if local && s.Root != nil {
-		source = new(auth.Configured).Add(*s.Root, auth.RootCaller())
-	} else if store, err := secretsmanager.New(s.TokenSecretARN, os.Getenv); err == nil {
-		source = auth.Deployed{Token: secret.NewRotating(secret.Config{Store: store, CacheFor: s.TokenCache, Grace: s.TokenGrace})}
-	} else {
+	root, err := rootToken(s)
+	if err != nil {
+		log.Fatal(err)
+	}
+	table, err := functions.Table(s)
+	if err != nil {
 		log.Fatal(err)
 	}
 	authorizer := &apigw.Authorizer{
-		Verifier:    auth.NewVerifier(source),
+		Verifier:    auth.NewVerifier(keys.NewSource(table, nil), root),
 		Addresses:   s.AllowedIPs,
 		Log:         api.NewLogger(os.Stderr, s.LogLevel),
-		DenyRefused: local,
+		DenyRefused: apigw.SAMLocal(),
 	}
 	lambda.Start(authorizer.Handle)
 }

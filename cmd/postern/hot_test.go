@@ -17,6 +17,7 @@ import (
 	"postern/shared/model"
 	"postern/shared/secret"
 	"postern/shared/settings"
+	"postern/shared/table/sqlite"
 )
 
 // BenchmarkGetAgents is the whole chain of an authenticated GET /agents, event
@@ -32,7 +33,7 @@ func BenchmarkGetAgents(b *testing.B) {
 	}
 	defer sink.Close()
 	digest := secret.DigestOf("token")
-	h, err := handler(settings.Settings{Root: &digest, RateLimit: 1 << 30}, file, nil, api.NewLogger(sink, slog.LevelInfo))
+	h, err := handler(settings.Settings{Root: &digest, RateLimit: 1 << 30}, file, nil, store(b), api.NewLogger(sink, slog.LevelInfo))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -67,7 +68,7 @@ func BenchmarkChat(b *testing.B) {
 	}
 	digest := secret.DigestOf("token")
 	h, err := handler(settings.Settings{Root: &digest, RateLimit: 1 << 30, ChatTimeout: time.Minute}, file,
-		agents.Models{"test": instant{}}, api.NewLogger(io.Discard, slog.LevelInfo))
+		agents.Models{"test": instant{}}, store(b), api.NewLogger(io.Discard, slog.LevelInfo))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -83,6 +84,16 @@ func BenchmarkChat(b *testing.B) {
 	if w.status != http.StatusOK {
 		b.Fatalf("status %d", w.status)
 	}
+}
+
+// store is the table of a data folder of its own.
+func store(b *testing.B) *sqlite.Table {
+	t, err := sqlite.Open(sqlite.Config{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { t.Close() })
+	return t
 }
 
 type discard struct {

@@ -21,13 +21,18 @@ import (
 
 	"postern/shared/agents"
 	"postern/shared/api"
+	"postern/shared/audit"
 	"postern/shared/auth"
 	"postern/shared/compat"
+	"postern/shared/keys"
 	"postern/shared/limit"
 	"postern/shared/model/offline"
 	"postern/shared/route"
 	"postern/shared/secret"
 	"postern/shared/settings"
+	"postern/shared/table"
+	"postern/shared/table/sqlite"
+	"postern/shared/usage"
 )
 
 // Bounds of a connection. A body has its own bound in package api, and a
@@ -58,6 +63,7 @@ func runCommand() *cobra.Command {
 			return nil
 		})
 	}
+	cmd.MarkFlagFilename("agents", "yaml", "yml")
 	cmd.RunE = func(*cobra.Command, []string) error {
 		s, file, models, err := configure(flags, models)
 		if err != nil {
@@ -79,7 +85,14 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 	out := newLines(os.Stderr)
 	defer out.flush()
 	log := logger(out, s)
-	handler, err := handler(s, file, models, log)
+	store, err := sqlite.Open(sqlite.Config{Dir: s.DataDir, Err: func(err error) {
+		log.Error("usage can't be written to the data folder; it is kept in memory", "error", err)
+	}})
+	if err != nil {
+		return fmt.Errorf("DATA_DIR: %w", err)
+	}
+	defer store.Close()
+	handler, err := handler(s, file, models, store, log)
 	if err != nil {
 		return err
 	}
@@ -115,9 +128,10 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 }
 
 // handler joins everything that one machine serves.
-func handler(s settings.Settings, file *agents.File, models agents.Models, log *slog.Logger) (http.Handler, error) {
+func handler(s settings.Settings, file *agents.File, models agents.Models, store table.Table, log *slog.Logger) (http.Handler, error) {
+	ledger := usage.New(store, log, nil)
 	listing := agents.NewListing(file)
-	chat := &agents.Chat{File: file, Models: models, Timeout: s.ChatTimeout}
+	chat := &agents.Chat{File: file, Models: models, Timeout: s.ChatTimeout, Ran: ledger.Ran}
 	handlers := map[string]api.Handler{
 		"health":      api.Health,
 		"agents.list": listing.List,
@@ -127,11 +141,12 @@ func handler(s settings.Settings, file *agents.File, models agents.Models, log *
 	}
 	maps.Copy(handlers, compat.Listings(listing))
 	maps.Copy(handlers, compat.Chats(chat))
+	maps.Copy(handlers, administration(store, ledger, s.RateLimit))
 	return api.New(api.Config{
 		Routes:   route.Table(),
 		Handlers: handlers,
 		Door: &api.LocalDoor{
-			Verifier:  auth.NewVerifier(configured(s)),
+			Verifier:  auth.NewVerifier(keys.NewSource(store, nil), configured(s)),
 			Addresses: s.AllowedIPs,
 			Proxies:   s.TrustedProxies,
 			Flood:     &limit.Flood{},
@@ -139,11 +154,22 @@ func handler(s settings.Settings, file *agents.File, models agents.Models, log *
 			OpenHosts: !s.Loopback(),
 		},
 		Log:         log,
-		Limiter:     limit.Hourly{Store: &limit.Memory{}},
+		Limiter:     ledger,
+		Usage:       ledger,
 		RateLimit:   s.RateLimit,
 		CORSOrigins: s.CORSOrigins,
 		TLS:         s.TLSCert != "",
 	})
+}
+
+// administration is what administrators do, over a table: the server's, or the
+// command line's beside it.
+func administration(store table.Table, ledger *usage.Ledger, rateLimit int) map[string]api.Handler {
+	chain := &audit.Log{Table: store}
+	admin := &keys.Admin{Table: store, Audit: chain, DefaultRate: rateLimit, LastUsed: ledger.LastUsed}
+	handlers := admin.Handlers()
+	handlers["audit.list"], handlers["usage.list"] = chain.List, ledger.List
+	return handlers
 }
 
 // configured is the credentials that the settings name.

@@ -5,13 +5,14 @@ import (
 	"log"
 	"os"
 
+	"postern/functions"
 	"postern/shared/agents"
 	"postern/shared/api"
 	"postern/shared/apigw"
 	"postern/shared/compat"
-	"postern/shared/limit"
 	"postern/shared/route"
 	"postern/shared/settings"
+	"postern/shared/usage"
 )
 
 func main() {
@@ -23,14 +24,15 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	listing := agents.NewListing(file)
+	table, err := functions.Table(s)
+	if err != nil {
+		log.Fatal(err)
+	}
+	logger := api.NewLogger(os.Stderr, s.LogLevel)
+	ledger, listing := usage.New(table, logger, nil), agents.NewListing(file)
 	handlers := compat.Listings(listing)
 	handlers["agents.list"], handlers["agents.get"], handlers["whoami"] = listing.List, listing.Get, api.WhoAmI(s.RateLimit)
 	log.Fatal(apigw.Start(route.AgentsFunction, api.Config{
-		Handlers:    handlers,
-		Log:         api.NewLogger(os.Stderr, s.LogLevel),
-		Limiter:     limit.Hourly{Store: &limit.Memory{}},
-		RateLimit:   s.RateLimit,
-		CORSOrigins: s.CORSOrigins,
+		Handlers: handlers, Log: logger, Limiter: ledger, Usage: ledger, RateLimit: s.RateLimit, CORSOrigins: s.CORSOrigins,
 	}))
 }

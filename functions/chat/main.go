@@ -5,12 +5,13 @@ import (
 	"log"
 	"os"
 
+	"postern/functions"
 	"postern/shared/api"
 	"postern/shared/apigw"
 	"postern/shared/compat"
-	"postern/shared/limit"
 	"postern/shared/route"
 	"postern/shared/settings"
+	"postern/shared/usage"
 )
 
 func main() {
@@ -18,17 +19,20 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	chat, err := newChat(s)
+	logger := api.NewLogger(os.Stderr, s.LogLevel)
+	chat, err := newChat(s, logger)
 	if err != nil {
 		log.Fatal(err)
 	}
+	table, err := functions.Table(s)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ledger := usage.New(table, logger, nil)
+	chat.Ran = ledger.Ran
 	handlers := compat.Chats(chat)
 	handlers["chat"] = chat.Handle
 	log.Fatal(apigw.StartStreaming(route.ChatFunction, api.Config{
-		Handlers:    handlers,
-		Log:         api.NewLogger(os.Stderr, s.LogLevel),
-		Limiter:     limit.Hourly{Store: &limit.Memory{}},
-		RateLimit:   s.RateLimit,
-		CORSOrigins: s.CORSOrigins,
+		Handlers: handlers, Log: logger, Limiter: ledger, Usage: ledger, RateLimit: s.RateLimit, CORSOrigins: s.CORSOrigins,
 	}))
 }

@@ -7,10 +7,12 @@
 // A case is one request and its answer. A Suite is the cases that hold under
 // certain settings; the first suite's are the defaults, so it is the one to run
 // against a server one knows nothing about. No case changes anything that lasts.
+// A suite with a Key wants one of its own, which its cases leave as it is; whoever
+// runs them issues it before and revokes it after.
 //
 // Every answer is checked for more than its row says: it has a request id and
-// the security headers, a refusal has the whole problem body, and the token
-// that was sent appears nowhere in it.
+// the security headers, a refusal has the whole problem body, and no token that
+// was sent appears anywhere in it.
 package check
 
 import (
@@ -30,6 +32,7 @@ import (
 type Suite struct {
 	Name     string
 	Settings map[string]string // by name, as contract §6 has them; nil: the defaults
+	Key      string            // the body of the POST /keys that makes the Target's Key; "": it needs none
 	Cases    []Case
 }
 
@@ -43,12 +46,15 @@ type Case struct {
 	Want   Want
 }
 
-// Token stands for the target's token in a Case's headers; Half for its first
-// half, Digest for its SHA-256 in hexadecimal.
+// Token stands for the target's token in a Case's headers and body; Half for its
+// first half, Digest for its SHA-256 in hexadecimal. Issued is the token of the
+// target's key; ID is its id, in paths too.
 const (
 	Token  = "{token}"
 	Half   = "{half}"
 	Digest = "{digest}"
+	Issued = "{issued}"
+	ID     = "{id}"
 )
 
 // Want is what must come back. Zero fields ask nothing.
@@ -71,8 +77,12 @@ const (
 type Target struct {
 	URL    string // without a slash at its end; may have a path
 	Token  string // the root token
+	Key    Key    // what a suite's Key has made
 	Client *http.Client
 }
+
+// Key is an issued key.
+type Key struct{ ID, Token string }
 
 // Response is an answer, its body read.
 type Response struct {
@@ -95,11 +105,11 @@ func (t Target) send(ctx context.Context, c Case) (*Response, error) {
 	if method == "" {
 		method = http.MethodGet
 	}
-	r, err := http.NewRequestWithContext(ctx, method, t.URL+c.Path, strings.NewReader(c.Body))
+	fill := strings.NewReplacer(Token, t.Token, Half, t.Token[:len(t.Token)/2], Digest, digest(t.Token), Issued, t.Key.Token, ID, t.Key.ID)
+	r, err := http.NewRequestWithContext(ctx, method, t.URL+fill.Replace(c.Path), strings.NewReader(fill.Replace(c.Body)))
 	if err != nil {
 		return nil, err
 	}
-	fill := strings.NewReplacer(Token, t.Token, Half, t.Token[:len(t.Token)/2], Digest, digest(t.Token))
 	for name, values := range c.Header {
 		for _, v := range values {
 			r.Header[name] = append(r.Header[name], fill.Replace(v))
@@ -143,9 +153,9 @@ func (t Target) faults(c Case, response *Response) []string {
 	var all bytes.Buffer
 	response.Header.Write(&all)
 	all.Write(response.Body)
-	for _, leak := range []string{t.Token, digest(t.Token)} {
-		if strings.Contains(strings.ToLower(all.String()), strings.ToLower(leak)) {
-			f.add("the response has the token or its digest in it")
+	for _, leak := range []string{t.Token, digest(t.Token), t.Key.Token, digest(t.Key.Token)} {
+		if leak != "" && strings.Contains(strings.ToLower(all.String()), strings.ToLower(leak)) {
+			f.add("the response has a token or its digest in it")
 		}
 	}
 	return f.lines

@@ -123,7 +123,7 @@ func start(t *testing.T) (url, token string) {
 	}
 	cmd := exec.Command(program, "run", "--port", "0")
 	cmd.Dir = "../.."
-	cmd.Env = []string{"HOME=" + t.TempDir()}
+	cmd.Env = []string{"HOME=" + t.TempDir(), "DATA_DIR=" + t.TempDir()}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -1,12 +1,13 @@
 // Package e2e_test runs Postern as its users do, whole: the compiled program on
-// this machine, and the compiled Lambdas behind the API of template.yaml, with
-// Secrets Manager's wire behind the real AWS SDK. The cases are package check's,
+// this machine, and the compiled Lambdas behind the API of template.yaml, with the wires
+// of Secrets Manager and DynamoDB behind the real AWS SDK. The cases are package check's,
 // and both sides must give the same answers to them.
 package e2e_test
 
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -22,6 +23,7 @@ import (
 
 	"postern/shared/check"
 	"postern/shared/settings"
+	"postern/tests/dynamofake"
 	"postern/tests/gateway"
 	"postern/tests/lambdahost"
 	"postern/tests/secretsfake"
@@ -34,7 +36,15 @@ const token = "canary-7Qm4tZ0vX2kLw9RbYc3NdHs6FgUj1PeAoViT"
 // binaries is the folder with everything compiled for this machine.
 var binaries string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+// parallel is how many tests run at once where -parallel doesn't say: most of them
+// wait for a clock and not for a processor.
+const parallel = "12"
+
+func TestMain(m *testing.M) {
+	flag.Set("test.parallel", parallel)
+	flag.Parse()
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	var err error
@@ -44,7 +54,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(binaries)
 	build := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", binaries+string(filepath.Separator),
-		"postern/authorizer", "postern/functions/agents", "postern/functions/chat", "postern/functions/health", "postern/cmd/postern")
+		"postern/authorizer", "postern/functions/agents", "postern/functions/chat", "postern/functions/health", "postern/functions/keys", "postern/cmd/postern")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%s%v\n", out, err)
 		return 1
@@ -65,6 +75,7 @@ var functions = map[string]string{
 	"AgentsFunction":     "agents",
 	"ChatFunction":       "chat",
 	"HealthFunction":     "health",
+	"KeysFunction":       "keys",
 }
 
 // deployment is the Lambdas of one stack, behind its API.
@@ -73,43 +84,58 @@ type deployment struct {
 	hosts  map[string]*lambdahost.Host
 	secret *secretsfake.Secret
 	store  *secretsfake.Server
+	table  *dynamofake.Server
 }
+
+// tableName is the name of every stack's table.
+const tableName = "postern-table"
 
 // aSecret stands for the ARN of a secret that deploy makes, with modelKey in it.
 const aSecret = "a secret"
 
+// stack is a deployment to be.
+type stack struct {
+	parameters, environment map[string]string // environment is added to every function's
+	way                     gateway.Config    // another way in than the stage's URL
+	atOnce                  int               // processes that each function may have; 0: one
+	beside                  *deployment       // whose secret and table it shares; nil: it has its own
+}
+
 // deploy runs the stack with parameters, and environment added to every
 // function's. It is reached by its stage URL.
 func deploy(t *testing.T, parameters, environment map[string]string) *deployment {
-	return deployBehind(t, gateway.Config{}, parameters, environment)
+	return stack{parameters: parameters, environment: environment}.deploy(t)
 }
 
-// deployBehind is deploy with another way in.
-func deployBehind(t *testing.T, way gateway.Config, parameters, environment map[string]string) *deployment {
+func (s stack) deploy(t *testing.T) *deployment {
 	t.Helper()
-	d := &deployment{hosts: map[string]*lambdahost.Host{}, store: secretsfake.Start(secretsfake.Config{})}
-	t.Cleanup(d.store.Close)
-	d.secret = d.store.Create("postern-root")
-	d.secret.Put(token)
+	d := &deployment{hosts: map[string]*lambdahost.Host{}}
+	if s.beside != nil {
+		d.store, d.secret, d.table = s.beside.store, s.beside.secret, s.beside.table
+	} else {
+		d.stores(t)
+	}
+	parameters := maps.Clone(s.parameters)
 	if parameters["ModelApiKeySecretArn"] == aSecret {
 		key := d.store.Create("model-key")
 		key.Put(modelKey)
-		parameters = maps.Clone(parameters)
 		parameters["ModelApiKeySecretArn"] = key.ARN()
 	}
 	api, err := gateway.Load("../../template.yaml", gateway.Deployment{
 		Parameters: parameters,
-		Values:     map[string]string{"TokenSecret": d.secret.ARN()},
+		Values: map[string]string{
+			"TokenSecret": d.secret.ARN(),
+			"Table":       tableName,
+			"Table.Arn":   "arn:aws:dynamodb:eu-west-1:123456789012:table/" + tableName,
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	invokers := map[string]gateway.Invoker{}
 	for id, folder := range functions {
-		overrides := map[string]string{"AWS_ENDPOINT_URL_SECRETS_MANAGER": d.store.URL}
-		for name, value := range environment {
-			overrides[name] = value
-		}
+		overrides := map[string]string{"AWS_ENDPOINT_URL_SECRETS_MANAGER": d.store.URL, "AWS_ENDPOINT_URL_DYNAMODB": d.table.URL}
+		maps.Copy(overrides, s.environment)
 		host, err := lambdahost.Start(lambdahost.Config{
 			Bootstrap:    filepath.Join(binaries, folder),
 			Env:          api.Functions[id].Env(overrides),
@@ -117,6 +143,7 @@ func deployBehind(t *testing.T, way gateway.Config, parameters, environment map[
 			FunctionName: id,
 			MemoryMB:     api.Functions[id].MemoryMB,
 			Timeout:      api.Functions[id].Timeout,
+			Concurrency:  s.atOnce,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -124,18 +151,41 @@ func deployBehind(t *testing.T, way gateway.Config, parameters, environment map[
 		t.Cleanup(func() { host.Close() })
 		d.hosts[id], invokers[id] = host, host
 	}
-	way.API, way.Invokers = api, invokers
-	g, err := gateway.New(way)
+	s.way.API, s.way.Invokers = api, invokers
+	g, err := gateway.New(s.way)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(g)
 	t.Cleanup(server.Close)
 	d.url = server.URL + "/" + api.Stage
-	if way.Domain != "" {
-		d.url = strings.TrimSuffix(server.URL+"/"+way.BasePath, "/")
+	if s.way.Domain != "" {
+		d.url = strings.TrimSuffix(server.URL+"/"+s.way.BasePath, "/")
 	}
 	return d
+}
+
+// stores starts what a stack keeps things in. It must not see a request in the
+// whole test that AWS would not take from us.
+func (d *deployment) stores(t *testing.T) {
+	d.store, d.table = secretsfake.Start(secretsfake.Config{}), dynamofake.Start()
+	d.table.Create(tableName)
+	d.secret = d.store.Create("postern-root")
+	d.secret.Put(token)
+	t.Cleanup(func() {
+		if v := append(d.store.Violations(), d.table.Violations()...); len(v) > 0 {
+			t.Errorf("calls to Secrets Manager and DynamoDB: %v", v)
+		}
+		d.store.Close()
+		d.table.Close()
+	})
+}
+
+// end stops every process, so that the logs are whole.
+func (d *deployment) end() {
+	for _, host := range d.hosts {
+		host.Close()
+	}
 }
 
 // logs is what all functions wrote.
@@ -150,23 +200,28 @@ func (d *deployment) logs() string {
 // local is the program on this machine.
 type local struct {
 	url  string
+	dir  string // where it runs, with its data folder .postern
 	logs func() string
+
+	process *exec.Cmd
+	copied  chan struct{} // closed when all is in the log
 }
 
 // start runs `postern run` in an empty folder with the sample agents.
 func start(t *testing.T, environment map[string]string) *local {
 	t.Helper()
-	agents, err := filepath.Abs("../../agents.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	return startIn(t, t.TempDir(), environment)
+}
+
+// startIn is start in a folder that may be another server's who has ended.
+func startIn(t *testing.T, dir string, environment map[string]string) *local {
+	t.Helper()
 	logs, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(filepath.Join(binaries, "postern"), "run", "--port", "0", "--agents", agents)
-	cmd.Dir = t.TempDir()
-	cmd.Env = []string{"API_TOKEN=" + token, "TRUSTED_PROXIES=127.0.0.1"}
+	cmd := command(t, dir, "run", "--port", "0")
+	cmd.Env = append(cmd.Env, "API_TOKEN="+token, "TRUSTED_PROXIES=127.0.0.1")
 	for name, value := range environment {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
@@ -177,26 +232,50 @@ func start(t *testing.T, environment map[string]string) *local {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		cmd.Process.Signal(os.Interrupt)
-		cmd.Wait()
-		logs.Close()
-	})
+	l := &local{dir: dir, process: cmd, copied: make(chan struct{}), logs: func() string {
+		text, _ := os.ReadFile(logs.Name())
+		return string(text)
+	}}
 	lines := bufio.NewReader(stderr)
 	for {
 		line, err := lines.ReadString('\n')
 		if err != nil {
-			t.Fatalf("postern run ended before it listened")
+			cmd.Wait()
+			t.Fatalf("postern run ended before it listened: %s", l.logs())
 		}
 		logs.WriteString(line)
 		if _, url, found := strings.Cut(line, "listening on "); found {
-			go io.Copy(logs, lines)
-			return &local{strings.TrimSpace(url), func() string {
-				text, _ := os.ReadFile(logs.Name())
-				return string(text)
-			}}
+			l.url = strings.TrimSpace(url)
+			break
 		}
 	}
+	go func() {
+		io.Copy(logs, lines)
+		logs.Close()
+		close(l.copied)
+	}()
+	t.Cleanup(func() { l.end(os.Interrupt) })
+	return l
+}
+
+// end sends the server a signal that ends it. Its log is whole then.
+func (l *local) end(signal os.Signal) {
+	l.process.Process.Signal(signal)
+	<-l.copied
+	l.process.Wait()
+}
+
+// command is the program in a folder, with the sample agents and nothing of the
+// test's own environment.
+func command(t *testing.T, dir string, arguments ...string) *exec.Cmd {
+	agents, err := filepath.Abs("../../agents.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(binaries, "postern"), arguments...)
+	cmd.Dir = dir
+	cmd.Env = []string{"AGENTS_FILE=" + agents, "HOME=" + dir}
+	return cmd
 }
 
 // elsewhere lets each request come from another address, as the trusted proxy
@@ -253,6 +332,9 @@ func TestTheContractOnBothSides(t *testing.T) {
 			c := client(t)
 			onCloud := check.Target{URL: cloud.url, Token: token, Client: c}
 			onHere := check.Target{URL: here.url, Token: token, Client: &http.Client{Timeout: c.Timeout, Transport: elsewhere{c.Transport, new(atomic.Int32)}}}
+			if suite.Key != "" {
+				onHere.Key, onCloud.Key = here.side(t).issue(t, token, suite.Key), cloud.side(t).issue(t, token, suite.Key)
+			}
 			for _, row := range suite.Cases {
 				a, faults := onHere.Run(t.Context(), row)
 				for _, f := range faults {
@@ -265,7 +347,7 @@ func TestTheContractOnBothSides(t *testing.T) {
 				if a == nil || b == nil {
 					continue
 				}
-				for _, f := range differences(a, b) {
+				for _, f := range differences(a, b, onHere.Key.ID, onCloud.Key.ID) {
 					t.Errorf("%s\n  the two sides differ: %s", row.Name, f)
 				}
 			}
@@ -274,8 +356,11 @@ func TestTheContractOnBothSides(t *testing.T) {
 					t.Errorf("P4: the log of the %s side has %s in it", side, leak)
 				}
 			}
-			if v := cloud.store.Violations(); len(v) > 0 {
-				t.Errorf("calls to Secrets Manager: %v", v)
+			if suite.Key != "" {
+				for _, s := range []side{here.side(t), cloud.side(t)} {
+					s.as(t, token, get("/audit?after=2", check.Want{Status: 200, Body: `{"events":[],"next":null}`}))
+					s.as(t, token, get("/keys", check.Want{Status: 200, JSON: map[string]any{"keys.1": check.Absent}}))
+				}
 			}
 		})
 	}
@@ -292,7 +377,7 @@ func TestEveryWayIn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			target := check.Target{URL: deployBehind(t, way, nil, nil).url, Token: token, Client: client(t)}
+			target := check.Target{URL: stack{way: way}.deploy(t).url, Token: token, Client: client(t)}
 			for _, row := range check.Suites()[0].Cases {
 				_, faults := target.Run(t.Context(), row)
 				for _, f := range faults {

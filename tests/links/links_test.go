@@ -4,6 +4,7 @@ package links_test
 
 import (
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -22,13 +23,19 @@ func TestALambdaLinksOnlyWhatItUses(t *testing.T) {
 		forMain = "github.com/spf13/cobra"
 		schema  = "github.com/google/jsonschema-go"
 		tests   = "postern/tests/"
+		sqlite  = "modernc.org/"
+		dynamo  = "github.com/aws/aws-sdk-go-v2/service/dynamodb"
+		keys    = "postern/shared/keys"
+		audit   = "postern/shared/audit"
+		files   = "github.com/aws/aws-sdk-go-v2/config" // profiles are for people
 		proxies = "github.com/awslabs/aws-lambda-go-api-proxy/"
 	)
 	for program, banned := range map[string][]string{
-		"postern/authorizer":       {models, yaml, forMain, schema, tests, "net/rpc", "html/template"},
-		"postern/functions/agents": {models, store, forMain, schema, tests, "net/rpc", "html/template"},
-		"postern/functions/health": {models, store, yaml, forMain, schema, tests, "net/rpc", "html/template"},
-		"postern/functions/chat":   {forMain, schema, tests, "net/rpc", "html/template"},
+		"postern/authorizer":       {models, yaml, files, forMain, schema, tests, sqlite, "net/rpc", "html/template"},
+		"postern/functions/agents": {models, store, files, forMain, schema, tests, sqlite, keys, audit, "net/rpc", "html/template"},
+		"postern/functions/health": {models, store, yaml, files, forMain, schema, tests, sqlite, dynamo, keys, audit, "net/rpc", "html/template"},
+		"postern/functions/keys":   {models, store, yaml, files, forMain, schema, tests, sqlite, "net/rpc", "html/template"},
+		"postern/functions/chat":   {files, forMain, schema, tests, sqlite, keys, audit, "net/rpc", "html/template"},
 		"postern/cmd/postern":      {schema, tests, "github.com/aws/aws-lambda-go/lambda"},
 	} {
 		t.Run(program, func(t *testing.T) {
@@ -49,5 +56,39 @@ func TestALambdaLinksOnlyWhatItUses(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestALeafIsImportedByMainsAlone holds the arrows: what names a technology is
+// for mains to choose, and what our clients of AWS share is for leaves.
+func TestALeafIsImportedByMainsAlone(t *testing.T) {
+	t.Parallel()
+	if err := sources.Depend("../.."); err != nil {
+		t.Fatal(err)
+	}
+	leaf := regexp.MustCompile(`^postern/shared/(model/(offline|openai|bedrock)|secret/secretsmanager|table/(memory|sqlite|dynamodb))$`)
+	const clients = "postern/shared/awsclient"
+	out, err := exec.Command("go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "postern/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaves := 0
+	for line := range strings.Lines(string(out)) {
+		importer, imported, found := strings.Cut(strings.TrimSpace(line), " ")
+		if !found {
+			continue
+		}
+		if leaf.MatchString(imported) {
+			leaves++
+			if strings.HasPrefix(importer, "postern/shared/") {
+				t.Errorf("%s imports the leaf %s, which mains choose", importer, imported)
+			}
+		}
+		if imported == clients && !leaf.MatchString(importer) {
+			t.Errorf("%s imports %s, which is for leaves", importer, imported)
+		}
+	}
+	if leaves < 5 {
+		t.Errorf("%d imports of leaves were looked at", leaves)
 	}
 }

@@ -359,15 +359,20 @@ func TestEnvironment(t *testing.T) {
 	want := map[string]object{
 		"AuthorizerFunction": {
 			"TOKEN_SECRET_ARN": ref("TokenSecret"), "TOKEN_CACHE_SECONDS": ref("TokenCacheSeconds"), "TOKEN_GRACE": ref("TokenGrace"),
-			"ALLOWED_IPS": ref("AllowedIps"), "LOG_LEVEL": ref("LogLevel"),
+			"TABLE_NAME": ref("Table"), "ALLOWED_IPS": ref("AllowedIps"), "LOG_LEVEL": ref("LogLevel"),
 			"API_TOKEN": "",
 		},
 		"AgentsFunction": {
-			"AGENTS_FILE": "agents.yaml", "MODEL": ref("Model"),
+			"AGENTS_FILE": "agents.yaml", "MODEL": ref("Model"), "TABLE_NAME": ref("Table"),
 			"API_RATE_LIMIT": ref("ApiRateLimit"), "CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel"),
 		},
 		"ChatFunction": {
-			"AGENTS_FILE": "agents.yaml", "MODEL": ref("Model"), "OPENAI_BASE_URL": ref("OpenAIBaseUrl"), "MODEL_API_KEY_SECRET_ARN": ref("ModelApiKeySecretArn"), "CHAT_TIMEOUT": ref("ChatTimeout"),
+			"AGENTS_FILE": "agents.yaml", "MODEL": ref("Model"), "OPENAI_BASE_URL": ref("OpenAIBaseUrl"), "MODEL_API_KEY_SECRET_ARN": ref("ModelApiKeySecretArn"),
+			"BEDROCK_MODEL_ARNS": object{"Fn::Join": []any{",", ref("BedrockModelArns")}}, "CHAT_TIMEOUT": ref("ChatTimeout"), "TABLE_NAME": ref("Table"),
+			"API_RATE_LIMIT": ref("ApiRateLimit"), "CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel"),
+		},
+		"KeysFunction": {
+			"TABLE_NAME":     ref("Table"),
 			"API_RATE_LIMIT": ref("ApiRateLimit"), "CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel"),
 		},
 		"HealthFunction": {"CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel")},
@@ -384,17 +389,29 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// Least privilege: a function writes to its own log group, the authorizer reads
-// its one secret, and chat what its parameters name: by default nothing. Nothing
-// else is allowed to anybody.
+// Least privilege: a function writes to its own log group; the authorizer reads
+// its one secret, and keys; agents and chat count usage, and can neither read nor
+// write a key or the audit chain; nobody deletes an item. Chat may use what its
+// parameters name: by default nothing. Nothing else is allowed to anybody.
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	attribute := func(id string) object { return object{"Fn::GetAtt": []any{id, "Arn"}} }
 	allow := func(action, resource any) object {
 		return object{"Effect": "Allow", "Action": action, "Resource": resource}
 	}
+	items := func(actions any, partitions ...any) object {
+		s := allow(actions, attribute("Table"))
+		if partitions != nil {
+			s["Condition"] = object{"ForAllValues:StringLike": object{"dynamodb:LeadingKeys": partitions}}
+		}
+		return s
+	}
+	usage := items([]any{"dynamodb:UpdateItem", "dynamodb:PutItem", "dynamodb:GetItem"}, "use#*", "hours#*")
 	extra := map[string][]any{
-		"AuthorizerFunction": {allow("secretsmanager:GetSecretValue", object{"Ref": "TokenSecret"})},
+		"AuthorizerFunction": {allow("secretsmanager:GetSecretValue", object{"Ref": "TokenSecret"}), items("dynamodb:GetItem", "key#*")},
+		"AgentsFunction":     {usage},
+		"ChatFunction":       {usage},
+		"KeysFunction":       {items([]any{"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"})},
 	}
 	chosen := map[string]map[string]any{ // by condition
 		"ChatFunction": {
@@ -468,12 +485,37 @@ func TestLogsEnd(t *testing.T) {
 	}
 }
 
+// The table outlives the stack and every replacement, and can be restored to any
+// second; its attributes are package dynamodb's.
+func TestTable(t *testing.T) {
+	t.Parallel()
+	tables := resources(t, template(t), "AWS::DynamoDB::Table")
+	if len(tables) != 1 {
+		t.Fatalf("%d tables", len(tables))
+	}
+	want := object{
+		"BillingMode":                      "PAY_PER_REQUEST",
+		"AttributeDefinitions":             []any{object{"AttributeName": "pk", "AttributeType": "S"}, object{"AttributeName": "sk", "AttributeType": "S"}},
+		"KeySchema":                        []any{object{"AttributeName": "pk", "KeyType": "HASH"}, object{"AttributeName": "sk", "KeyType": "RANGE"}},
+		"TimeToLiveSpecification":          object{"AttributeName": "exp", "Enabled": true},
+		"PointInTimeRecoverySpecification": object{"PointInTimeRecoveryEnabled": true},
+	}
+	if diff := cmp.Diff(want, tables["Table"]); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, policy := range []string{"DeletionPolicy", "UpdateReplacePolicy"} {
+		if got := dig(template(t), "Resources", "Table", policy); got != "Retain" {
+			t.Errorf("%s is %v", policy, got)
+		}
+	}
+}
+
 // P5: the API is the only way in.
 func TestNoOtherWayIn(t *testing.T) {
 	t.Parallel()
 	known := map[string]bool{
 		"AWS::Serverless::Api": true, "AWS::Serverless::Function": true, "AWS::SecretsManager::Secret": true,
-		"AWS::IAM::Role": true, "AWS::Logs::LogGroup": true,
+		"AWS::IAM::Role": true, "AWS::Logs::LogGroup": true, "AWS::DynamoDB::Table": true,
 	}
 	for id, r := range digObject(t, template(t), "Resources") {
 		if kind, _ := dig(r, "Type").(string); !known[kind] {

@@ -180,7 +180,7 @@ func TestTransformedResources(t *testing.T) {
 		"AWS::ApiGateway::RestApi": 1, "AWS::ApiGateway::Deployment": 1, "AWS::ApiGateway::Stage": 1,
 		"AWS::Lambda::Function": n, "AWS::IAM::Role": n, "AWS::Logs::LogGroup": n,
 		"AWS::Lambda::Permission":     len(wantEvents(t)) + 1,
-		"AWS::SecretsManager::Secret": 1,
+		"AWS::SecretsManager::Secret": 1, "AWS::DynamoDB::Table": 1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("resources (-want +got):\n%s", diff)
