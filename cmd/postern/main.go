@@ -2,9 +2,18 @@
 //
 //	postern run    serve the agents of agents.yaml on this machine
 //	postern init   write a sample agents.yaml to begin with
+//	postern keys   create, list, change and take back issued keys
+//	postern audit  read and verify the record of what administrators did
+//	postern token  make a root token, or check how a token is written
 //
-// What a person is to read goes to standard error. An error is one line that
-// says what is wrong and how to mend it, and the exit status is 1.
+// keys and audit are clients of the HTTP API: a deployment's (--url), or that of
+// the data folder of this machine, which they serve themselves for one command,
+// beside the server that may be running (client.go).
+//
+// Standard output has what was asked for, and nothing else; what else a person is
+// to read goes to standard error. An error is one line that says what is wrong
+// and how to mend it, and the exit status is 1. No secret is taken from a flag or
+// an argument, where others could read it.
 package main
 
 import (
@@ -37,7 +46,8 @@ func run() int {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
 	})
-	root.AddCommand(runCommand(), initCommand(), bundleCommand())
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	root.AddCommand(runCommand(), initCommand(), keysCommand(), auditCommand(), tokenCommand(), bundleCommand())
 	if err := root.Execute(); err != nil {
 		for _, line := range faults(err) {
 			fmt.Fprintln(os.Stderr, "postern: "+line)
@@ -66,7 +76,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
 		return nil
-	case cmd.HasParent():
+	case !cmd.HasSubCommands():
 		return fmt.Errorf("`%s` takes flags only, not %q; `%[1]s --help` lists them", cmd.CommandPath(), args[0])
 	default:
 		return fmt.Errorf("there is no command %q; `%s --help` lists those there are", args[0], cmd.CommandPath())

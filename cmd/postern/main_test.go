@@ -69,8 +69,8 @@ func (t tide) Stream(ctx context.Context, _ model.Request) iter.Seq2[model.Event
 	}
 }
 
-// Each transcript is what somebody does at a terminal; server_test.go has the
-// commands beyond testscript's own.
+// Each transcript is what somebody does at a terminal; server_test.go and
+// client_test.go have the commands beyond testscript's own.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -91,6 +91,8 @@ func TestScripts(t *testing.T) {
 			"occupy":      occupyCommand,
 			"certificate": certificateCommand,
 			"secretless":  secretlessCommand,
+			"remember":    rememberCommand,
+			"rival":       rivalCommand,
 		},
 	})
 }
