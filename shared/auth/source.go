@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"crypto/subtle"
 	"fmt"
 
 	"postern/shared/secret"
@@ -31,9 +32,7 @@ func (s *Configured) Verify(_ context.Context, token string) (Caller, error) {
 	d := secret.DigestOf(token)
 	found := -1
 	for i := range s.digests {
-		if s.digests[i].Equal(d) {
-			found = i
-		}
+		found = subtle.ConstantTimeSelect(s.digests[i].Compare(d), i, found)
 	}
 	if found < 0 {
 		return Caller{}, Unknown

@@ -46,7 +46,8 @@ type Source struct {
 	dummy  secret.Digest // in the place of a digest that there is not
 
 	mu            sync.Mutex
-	known, absent map[string]*entry
+	entries       map[string]*entry   // one map for both kinds: where an id is found must not be told by time
+	known, absent map[string]struct{} // the ids in entries, for who pushes out whom
 	flights       map[string]*flight
 }
 
@@ -60,8 +61,9 @@ func NewSource(t table.Table, now func() time.Time) *Source {
 		table:   t,
 		clock:   now,
 		dummy:   secret.DigestOf(secret.Generate().Reveal()),
-		known:   map[string]*entry{},
-		absent:  map[string]*entry{},
+		entries: map[string]*entry{},
+		known:   map[string]struct{}{},
+		absent:  map[string]struct{}{},
 		flights: map[string]*flight{},
 	}
 	ended := time.Unix(0, 0).UTC()
@@ -211,13 +213,9 @@ func (s *Source) read(ctx context.Context, id string, now time.Time) (*entry, er
 	return e, err
 }
 
-// fresh is the cache's entry of id, nil if there is none or it is too old. It
-// looks in both places, wherever the id is.
+// fresh is the cache's entry of id, nil if there is none or it is too old.
 func (s *Source) fresh(id string, now time.Time) *entry {
-	e, absent := s.known[id], s.absent[id]
-	if e == nil {
-		e = absent
-	}
+	e := s.entries[id]
 	if e == nil || !e.isFresh(now) {
 		return nil
 	}
@@ -228,17 +226,19 @@ func (s *Source) fresh(id string, now time.Time) *entry {
 func (s *Source) keep(id string, e *entry) {
 	delete(s.known, id)
 	delete(s.absent, id)
-	entries, room := s.known, maxKnown
+	alike, room := s.known, maxKnown
 	if e.key.ID == "" {
-		entries, room = s.absent, maxAbsent
+		alike, room = s.absent, maxAbsent
 	}
-	for other := range entries {
-		if len(entries) < room {
+	for other := range alike {
+		if len(alike) < room {
 			break
 		}
-		delete(entries, other)
+		delete(alike, other)
+		delete(s.entries, other)
 	}
-	entries[id] = e
+	alike[id] = struct{}{}
+	s.entries[id] = e
 }
 
 func (e *entry) isFresh(now time.Time) bool { return within(now, e.readAt, maxAge) }

@@ -93,11 +93,14 @@ func ParseDigest(s string) (Digest, bool) {
 }
 
 // Equal compares in constant time.
-func (d Digest) Equal(other Digest) bool {
+func (d Digest) Equal(other Digest) bool { return d.Compare(other) == 1 }
+
+// Compare is Equal as 1 or 0.
+func (d Digest) Compare(other Digest) int {
 	if d.sum.IsEmpty() || other.sum.IsEmpty() {
-		return false
+		return 0
 	}
-	return subtle.ConstantTimeCompare([]byte(d.sum.Reveal()), []byte(other.sum.Reveal())) == 1
+	return subtle.ConstantTimeCompare([]byte(d.sum.Reveal()), []byte(other.sum.Reveal()))
 }
 
 // Label is the first 8 hexadecimal digits, by which a configured client is
