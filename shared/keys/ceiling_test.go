@@ -203,6 +203,24 @@ func TestRolesAndOperations(t *testing.T) {
 	}
 }
 
+// TestAnotherAuthorizersCaller is bounded by what its context says of it.
+func TestAnotherAuthorizersCaller(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	rate, tokens := 100, 1000
+	c := onLambda(t, auth.Caller{ID: "somebody", Kind: "employee", Scopes: []route.Scope{route.Chat, route.Admin}, Agents: []string{"a", "b"},
+		RateLimit: &rate, TokensPerDay: &tokens, ExpiresAt: time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)})
+	s.as(c, "POST", "/keys", with("", "")).want(t, 201)
+	for _, row := range beyond {
+		if row.field == "allowed_ips" { // it may call from everywhere
+			continue
+		}
+		if got := s.as(c, "POST", "/keys", with(row.field, row.value)); got.Status != 403 || !strings.Contains(got.detail(), `"`+row.field+`"`) {
+			t.Errorf("%s %s: %d %s", row.field, row.value, got.Status, got.Body)
+		}
+	}
+}
+
 // TestCeilingIsReadAnew: who was bounded, disabled or revoked a moment ago gives
 // nothing any more, though a verifier's cache still knows it as it was.
 func TestCeilingIsReadAnew(t *testing.T) {
@@ -227,7 +245,7 @@ func TestCeilingIsReadAnew(t *testing.T) {
 		s.as(deputy, "POST", "/keys", `{"name":"a","scopes":["chat"]}`).want(t, row.status)
 	}
 	// A caller of that kind whose record there is not, and a table that can't tell.
-	for _, id := range []string{"AAAAAAAAAAAA", "", "x"} {
+	for _, id := range []string{"AAAAAAAAAAAA", "", "x", strings.Repeat("x", 2000)} {
 		stranger := auth.Caller{ID: id, Kind: auth.IssuedKey, Scopes: auth.RootCaller().Scopes}
 		s.as(stranger, "POST", "/keys", plain).want(t, 401)
 	}

@@ -438,6 +438,17 @@ func TestWorksAtOnce(t *testing.T) {
 		token = rotated
 		s.Add(time.Second)
 	}
+
+	issued := tokenOf("AAAAAAAAAAAA", someSecret)
+	is(t, a, issued, auth.Unknown)
+	value := `{"id":"AAAAAAAAAAAA","name":"n","scopes":["chat"],"digest":"` + secret.DigestOf(issued).Reveal() + `"}`
+	if _, err := s.table.Put(t.Context(), table.Key{Partition: "key#A", Sort: "AAAAAAAAAAAA"}, []byte(value), 0, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	is(t, a, issued, nil)
+	if known, absent := keys.Cached(a); known != 2 || absent != 0 {
+		t.Errorf("%d and %d ids are kept", known, absent)
+	}
 }
 
 // TestFlood is P15: made-up ids push out each other and no key, and there are
@@ -585,26 +596,22 @@ func TestTokenNewerThanTheFlight(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	token := s.create(plain).Token
-	source := s.source()
-	var rotated string
-	done := make(chan struct{})
-	between := true
-	s.table.onEach(nil, func(op string, key table.Key) error {
-		if op == "get" && between {
-			// The record is read, and not yet handed on.
-			between = false
-			s.Add(time.Millisecond)
-			rotated = s.ask("POST", "/keys/"+token[8:20]+"/rotate", "").want(t, 200).key(t).Token
-			go func() {
-				defer close(done)
-				is(t, source, rotated, nil)
-			}()
-			time.Sleep(time.Millisecond) // for it to join, as a rule; the answer is the same if not
-		}
-		return nil
+	synctest.Test(t, func(t *testing.T) {
+		source := s.source()
+		var all sync.WaitGroup
+		between := true
+		s.table.onEach(nil, func(op string, key table.Key) error {
+			if op == "get" && between { // the record is read, and not yet handed on
+				between = false
+				rotated := s.ask("POST", "/keys/"+token[8:20]+"/rotate", "").want(t, 200).key(t).Token
+				all.Go(func() { is(t, source, rotated, nil) })
+				synctest.Wait()
+			}
+			return nil
+		})
+		is(t, source, token, nil)
+		all.Wait()
 	})
-	is(t, source, token, nil)
-	<-done
 }
 
 // TestPanicInTheTable leaves nobody waiting, and lets nobody in.
