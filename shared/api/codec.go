@@ -194,8 +194,12 @@ func kindOf(token json.Token) string {
 	}
 }
 
-// shortened quotes a caller's word, for an answer that must not grow with it.
+// shortened quotes a caller's word, for an answer that must not grow with it, nor
+// show a key that was put in the wrong place.
 func shortened(s string) string {
+	if strings.Contains(s, "postern_") {
+		return "(a key?)"
+	}
 	if len(s) > 80 {
 		s = s[:80] + "…"
 	}
@@ -222,7 +226,10 @@ func takes(t reflect.Type) string {
 // article turns the decoder's name of a JSON value ("number", "array",
 // "number 1.5") into a noun.
 func article(value string) string {
-	kind, _, _ := strings.Cut(value, " ")
+	kind, which, _ := strings.Cut(value, " ")
+	if which != "" {
+		return strings.Trim(shortened(which), `"`)
+	}
 	switch kind {
 	case "array", "object":
 		return "an " + kind

@@ -118,7 +118,7 @@ func notARequest(event events.APIGatewayProxyRequest) (status int, header http.H
 type bridge struct{ http.Handler }
 
 func (b bridge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	once := &onceWriter{ResponseWriter: w}
+	once := &onceWriter{ResponseWriter: w, prefix: prefixOf(r)}
 	b.Handler.ServeHTTP(once, r)
 	once.WriteHeader(http.StatusOK)
 }
@@ -126,9 +126,12 @@ func (b bridge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // onceWriter gives a response the first status that it is given. It also drops
 // what API Gateway would send under another name (x-amzn-Remapped-…):
 // WWW-Authenticate, and Connection, which is about a connection of its own.
+//
+// A Location gets the prefix that callers see before our paths.
 type onceWriter struct {
 	http.ResponseWriter
-	wrote bool
+	prefix string
+	wrote  bool
 }
 
 func (w *onceWriter) WriteHeader(status int) {
@@ -136,6 +139,9 @@ func (w *onceWriter) WriteHeader(status int) {
 		w.wrote = true
 		w.Header().Del("WWW-Authenticate")
 		w.Header().Del("Connection")
+		if location := w.Header().Get("Location"); strings.HasPrefix(location, "/") {
+			w.Header().Set("Location", w.prefix+location)
+		}
 		w.ResponseWriter.WriteHeader(status)
 	}
 }
@@ -143,6 +149,22 @@ func (w *onceWriter) WriteHeader(status int) {
 func (w *onceWriter) Write(b []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	return w.ResponseWriter.Write(b)
+}
+
+// prefixOf is what stands before r's path in the URL that its caller sent: the
+// stage ("/prod"), or the base path of a custom domain. The context's path is the
+// whole one, so it is what is left of it without r's own segments.
+func prefixOf(r *http.Request) string {
+	gateway, _ := core.GetAPIGatewayContextFromContext(r.Context())
+	whole := gateway.Path
+	for range strings.Count(r.URL.EscapedPath(), "/") {
+		end := strings.LastIndexByte(whole, '/')
+		if end < 0 {
+			return ""
+		}
+		whole = whole[:end]
+	}
+	return whole
 }
 
 // Flush begins the response; what was written is on its way already.

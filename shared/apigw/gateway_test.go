@@ -213,3 +213,31 @@ func TestTimeIsLeftForTheAnswer(t *testing.T) {
 		}
 	})
 }
+
+// A Location is for the caller, who sees the stage, or the base path of a custom
+// domain, before our paths.
+func TestLocation(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ resource, whole, sent, want string }{
+		{"/keys", "/prod/keys", "/keys/a1", "/prod/keys/a1"},
+		{"/keys", "/keys", "/keys/a1", "/keys/a1"},
+		{"/keys", "/v1/keys", "/keys/a1", "/v1/keys/a1"},
+		{"/keys", "/a/b/keys", "/keys/a1", "/a/b/keys/a1"},
+		{"/keys/{id}/rotate", "/prod/keys/a%2Fb/rotate", "/keys", "/prod/keys"},
+		{"/keys", "/prod/keys", "https://elsewhere.example/x", "https://elsewhere.example/x"},
+		{"/keys", "", "/keys/a1", "/keys/a1"},
+	} {
+		event := proxied("POST", row.resource, "id", "a/b")
+		event.RequestContext.Path = row.whole
+		event.RequestContext.Authorizer = map[string]any{"principalId": "root", "scopes": `["admin"]`}
+		h := functionWith(t, func(w http.ResponseWriter, _ *http.Request, _ auth.Caller) error {
+			w.Header().Set("Location", row.sent)
+			w.WriteHeader(http.StatusCreated)
+			return nil
+		}, &logbook{})
+		got, err := apigw.Buffered(h)(t.Context(), event)
+		if location := http.Header(got.MultiValueHeaders).Get("Location"); err != nil || got.StatusCode != 201 || location != row.want {
+			t.Errorf("%s as %q: %d, Location %q, want %q, %v", row.resource, row.whole, got.StatusCode, location, row.want, err)
+		}
+	}
+}

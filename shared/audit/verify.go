@@ -45,7 +45,7 @@ func (b *Broken) Error() string {
 // intents without outcome are held in memory.
 func Verify(events iter.Seq2[Event, error], after Head, logged ...Head) (Report, error) {
 	report := Report{Head: after}
-	var pairs pairs
+	pairs := pairs{open: map[act][]Event{}}
 	err := func() error {
 		hashes, err := known(after, logged)
 		if err != nil {
@@ -123,9 +123,6 @@ type pairs struct {
 type act struct{ requestID, action, target string }
 
 func (p *pairs) add(e Event) {
-	if p.open == nil {
-		p.open = map[act][]Event{}
-	}
 	action, outcome := e.Act()
 	key := act{e.RequestID, action, e.Target}
 	intents := p.open[key]

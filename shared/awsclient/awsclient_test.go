@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -268,4 +269,40 @@ func TestSwitchingProtocols(t *testing.T) {
 		resp.Body.Close()
 	}
 	<-closed
+}
+
+// All requests go to one host, so what net/http allows a host is too few.
+func TestAsManyConnectionsAreKeptAsWereNeeded(t *testing.T) {
+	t.Parallel()
+	const many = 20
+	var opened atomic.Int64
+	var arrived sync.WaitGroup
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		arrived.Done()
+		arrived.Wait()
+		io.Copy(w, r.Body)
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	h := awsclient.NewHTTP(awsclient.Limits{Body: 5})
+	for range 2 {
+		arrived.Add(many)
+		var all sync.WaitGroup
+		for range many {
+			all.Go(func() {
+				if _, err := send(t, h, server.URL, "12345"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	if opened.Load() != many {
+		t.Errorf("%d connections for %d requests at once", opened.Load(), many)
+	}
 }

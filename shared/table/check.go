@@ -2,8 +2,11 @@ package table
 
 import (
 	"fmt"
+	"time"
 	"unicode/utf8"
 )
+
+// What the leaves have in common.
 
 // CheckKey and the four below are what every leaf asks of its arguments before it
 // does anything. Their errors name the fault.
@@ -83,4 +86,26 @@ func CheckAdd(k Key, deltas []Delta) error {
 		}
 	}
 	return nil
+}
+
+// Fits reports whether an Add to counters that stand where stands says is to be
+// done. The error is of a counter that would leave 64 bits.
+func Fits(deltas []Delta, max int64, stands func(counter string) int64) (bool, error) {
+	for i, d := range deltas {
+		before := stands(d.Counter)
+		sum := before + d.By
+		wraps := (sum < before) != (d.By < 0)
+		if i == 0 && (wraps && d.By > 0 || !wraps && sum > max) {
+			return false, nil
+		}
+		if wraps {
+			return false, fmt.Errorf("counter %q would leave 64 bits", d.Counter)
+		}
+	}
+	return true, nil
+}
+
+// WholeSecond is an expiry, rounded up; zero stays zero.
+func WholeSecond(t time.Time) time.Time {
+	return time.Unix(t.Add(time.Second-1).Unix(), 0).UTC()
 }

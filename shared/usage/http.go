@@ -24,7 +24,7 @@ type page struct {
 
 // List serves GET /usage?from&to&key&limit&after: what each caller, or the one
 // with the id key, did in the hours from `from` to `to`. Without them it is the
-// last 24 hours, the one that runs included. limit counts callers' hours.
+// last 24 hours, the one that runs included; 31 days at most. limit counts callers' hours.
 func (l *Ledger) List(w http.ResponseWriter, r *http.Request, _ auth.Caller) error {
 	p := api.Query(r, "from", "to", "key", "limit", "after")
 	q := Query{
@@ -38,11 +38,7 @@ func (l *Ledger) List(w http.ResponseWriter, r *http.Request, _ auth.Caller) err
 		return err
 	}
 	if q.To.IsZero() {
-		q.To = l.now()
-		if end := q.From.Add(maxSpan - limit.Window); !q.From.IsZero() && end.Before(q.To) {
-			q.To = end
-		}
-		q.To = q.To.Add(1) // the hour of now, from its first moment
+		q.To = l.now().Add(1) // the hour of now, from its first moment
 	}
 	if q.From.IsZero() {
 		q.From = q.To.Add(-defaultSpan).Truncate(limit.Window)
@@ -50,7 +46,7 @@ func (l *Ledger) List(w http.ResponseWriter, r *http.Request, _ auth.Caller) err
 	q.To = q.To.Add(limit.Window - 1).Truncate(limit.Window) // an hour that has begun is reported whole
 	switch hour, _, found := strings.Cut(q.After, separator); {
 	case q.To.Sub(q.From) > maxSpan+limit.Window:
-		return api.Fail(api.InvalidRequest, "The query parameters from and to may be 31 days apart: ask for less at a time.")
+		return api.Fail(api.InvalidRequest, "The query parameters from and to, which is now if it isn't given, may be 31 days apart: ask for less at a time.")
 	case q.To.Before(q.From):
 		return api.Fail(api.InvalidRequest, "The query parameter to is before from.")
 	case len(q.Caller) > maxCaller:

@@ -26,6 +26,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postern/shared/auth"
@@ -63,9 +64,16 @@ type Ledger struct {
 	log    *slog.Logger
 	now    func() time.Time
 	hourly limit.Hourly
+	named  atomic.Pointer[hourName] // the last hour; nearly all requests are in it
 
 	mu      sync.Mutex
 	pending map[string]tally // refusals by caller that are not in the table yet
+}
+
+// hourName is a window and its hourFormat.
+type hourName struct {
+	window time.Time
+	text   string
 }
 
 // tally is refusals of one caller that wait to be written together.
@@ -111,7 +119,7 @@ func (h hours) Take(ctx context.Context, caller string, window time.Time, max in
 // add counts in the item of (caller, window), and enters the caller into the
 // day's directory with the first of a kind.
 func (l *Ledger) add(ctx context.Context, caller string, window time.Time, deltas []table.Delta, max int64) (int64, bool, error) {
-	hour := window.Format(hourFormat)
+	hour := l.nameOf(window)
 	expires := l.now().Truncate(time.Second).Add(Keep)
 	n, added, err := l.table.Add(ctx, table.Key{Partition: callerPartition + caller, Sort: hour}, deltas, max, expires)
 	if err == nil && added && n == deltas[0].By {
@@ -121,6 +129,17 @@ func (l *Ledger) add(ctx context.Context, caller string, window time.Time, delta
 		}
 	}
 	return n, added, err
+}
+
+// nameOf is a window in hourFormat, which is made once an hour and not for each
+// request.
+func (l *Ledger) nameOf(window time.Time) string {
+	last := l.named.Load()
+	if last == nil || !last.window.Equal(window) {
+		last = &hourName{window, window.Format(hourFormat)}
+		l.named.Store(last)
+	}
+	return last.text
 }
 
 const (

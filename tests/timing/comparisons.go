@@ -50,9 +50,9 @@ func comparisons() []comparison {
 		{name: "root token of a machine: the digest's first byte right, wrong", setUp: configured(digestLike(true), digestLike(false))},
 		{name: "100 configured tokens: like the first but a byte, like the last but one", setUp: configuredMany(wrongAt(42), auth.Unknown)},
 		{name: "100 configured tokens: the first itself, the last itself", setUp: configuredMany(whole, nil), mayDiffer: elsewhere},
-		{name: "issued key, cached: a key's id and a wrong secret, an id of no key", setUp: ids(time.Now)},
-		{name: "issued key, cached: 42 of the secret's 43 characters right, none", setUp: secrets},
-		{name: "issued key, never seen: a key's id and a wrong secret, an id of no key", setUp: ids(leaping()), forInformation: true},
+		{name: "issued key, cached: a key's id and a wrong secret, an id of no key", setUp: issuedKeys(time.Now, otherSecret, noKey)},
+		{name: "issued key, cached: 42 of the secret's 43 characters right, none", setUp: issuedKeys(time.Now, nearlyTheSecret, otherSecret)},
+		{name: "issued key, never seen: a key's id and a wrong secret, an id of no key", setUp: issuedKeys(leaping(), otherSecret, noKey), forInformation: true},
 	}
 }
 
@@ -82,10 +82,11 @@ func digestLike(is bool) guess {
 	}
 }
 
+const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
 // other is a letter or digit that is not c.
 func other(c byte) string {
-	const characters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	rest := strings.Replace(characters, string(c), "", 1)
+	rest := strings.Replace(base62, string(c), "", 1)
 	return string(rest[rand.IntN(len(rest))])
 }
 
@@ -149,9 +150,8 @@ func (v vault) Read(_ context.Context, stage string) (secret.Version, error) {
 	return secret.Version{Value: v[stage], CreatedAt: time.Now()}, nil
 }
 
-// ids asks for keys that there are, with secrets that they don't have, and for
-// keys that there are not.
-func ids(now func() time.Time) func(context.Context) (subject, error) {
+// issuedKeys asks for what is like the tokens of keys that there are.
+func issuedKeys(now func() time.Time, a, b guess) func(context.Context) (subject, error) {
 	return func(ctx context.Context) (subject, error) {
 		t := &memory.Table{}
 		s := subject{verifier: auth.NewVerifier(keys.NewSource(t, now)), want: auth.Unknown}
@@ -160,31 +160,21 @@ func ids(now func() time.Time) func(context.Context) (subject, error) {
 			if err != nil {
 				return subject{}, err
 			}
-			id, _ := keys.Parse(token)
-			_, made := keys.New()
-			nobody := made.Reveal()
-			s.add(withSecret(id, nobody[secretAt:]), nobody)
+			s.add(a(token), b(token))
 		}
 		return s, nil
 	}
 }
 
-// secrets asks for keys that there are, with secrets that are nearly right, and
-// with others.
-func secrets(ctx context.Context) (subject, error) {
-	t := &memory.Table{}
-	s := subject{verifier: auth.NewVerifier(keys.NewSource(t, nil)), want: auth.Unknown}
-	for range pool {
-		token, err := issued.Key(ctx, t)
-		if err != nil {
-			return subject{}, err
-		}
-		id, _ := keys.Parse(token)
-		_, made := keys.New()
-		s.add(withSecret(id, wrongAt(42)(token[secretAt:])), withSecret(id, made.Reveal()[secretAt:]))
-	}
-	return s, nil
+// noKey is a token with an id that there is not.
+func noKey(string) string {
+	_, token := keys.New()
+	return token.Reveal()
 }
+
+func otherSecret(right string) string { return withSecret(right, noKey(right)[secretAt:]) }
+
+func nearlyTheSecret(right string) string { return withSecret(right, wrongAt(42)(right[secretAt:])) }
 
 // The places of a token's parts: postern_<id>_<secret><check>.
 const (
@@ -192,15 +182,14 @@ const (
 	checkAt  = secretAt + 43
 )
 
-// withSecret is a token of id with the secret that from begins with, and a
-// checksum that fits: without it the token is refused unseen.
-func withSecret(id, from string) string {
-	const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	body := "postern_" + id + "_" + from[:checkAt-secretAt]
+// withSecret is a token of right's id with the secret that from begins with, and
+// a checksum that fits: without it the token is refused unseen.
+func withSecret(right, from string) string {
+	body := right[:secretAt] + from[:checkAt-secretAt]
 	var check [6]byte
 	sum := crc32.ChecksumIEEE([]byte(body))
 	for i := len(check) - 1; i >= 0; i-- {
-		check[i] = digits[sum%62]
+		check[i] = base62[sum%62]
 		sum /= 62
 	}
 	return body + string(check[:])

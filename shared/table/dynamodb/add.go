@@ -32,7 +32,7 @@ func (t *Table) Add(ctx context.Context, key table.Key, deltas []table.Delta, ma
 	}
 	first := deltas[0].Counter
 	for range laps {
-		value, err := t.update(ctx, tries, key, deltas, max, wholeSecond(expires))
+		value, err := t.update(ctx, tries, key, deltas, max, table.WholeSecond(expires))
 		var unmet *conflict
 		if !errors.As(err, &unmet) {
 			return value, err == nil, err
@@ -47,42 +47,19 @@ func (t *Table) Add(ctx context.Context, key table.Key, deltas []table.Delta, ma
 		case there && item.Counters == nil:
 			return 0, false, errors.New("the item has a value: counters need an item of their own")
 		}
-		sums, fits, err := tally(item.Counters, deltas, max)
-		if err != nil || !fits {
+		if fits, err := table.Fits(deltas, max, func(name string) int64 { return item.Counters[name] }); !fits {
 			return item.Counters[first], false, err
 		}
-		err = t.begin(ctx, tries, table.Item{Key: key, Counters: sums, Expires: wholeSecond(expires)})
+		sums := map[string]int64{}
+		for _, d := range deltas {
+			sums[d.Counter] = item.Counters[d.Counter] + d.By
+		}
+		err = t.begin(ctx, tries, table.Item{Key: key, Counters: sums, Expires: table.WholeSecond(expires)})
 		if !errors.Is(err, table.ErrConflict) {
 			return sums[first], err == nil, err
 		}
 	}
 	return 0, false, errBusy
-}
-
-// tally is what counters come to with deltas, and whether the first of them
-// stays within max.
-func tally(counters map[string]int64, deltas []table.Delta, max int64) (sums map[string]int64, fits bool, err error) {
-	sums = map[string]int64{}
-	for i, d := range deltas {
-		lowest, highest := room(d, maximum(i, max))
-		stands := big.NewInt(counters[d.Counter])
-		if i == 0 && stands.Cmp(highest) > 0 {
-			return nil, false, nil
-		}
-		if stands.Cmp(lowest) < 0 || stands.Cmp(highest) > 0 {
-			return nil, false, fmt.Errorf("counter %q would leave 64 bits", d.Counter)
-		}
-		sums[d.Counter] = counters[d.Counter] + d.By
-	}
-	return sums, true, nil
-}
-
-// maximum is that of the delta at i.
-func maximum(i int, ofFirst int64) int64 {
-	if i == 0 {
-		return ofFirst
-	}
-	return math.MaxInt64
 }
 
 // room is where a counter may stand before d is added to it. The ends may be
@@ -96,13 +73,14 @@ func room(d table.Delta, max int64) (lowest, highest *big.Int) {
 // that the item has no room, or has expired, or has a value. Names of counters
 // stand in no expression, so they may be any.
 func (t *Table) update(ctx context.Context, tries int, key table.Key, deltas []table.Delta, max int64, expires time.Time) (int64, error) {
-	values := t.values(nil)
+	values := t.values()
 	names := map[string]string{}
 	condition := "attribute_not_exists(ver) AND " + isAlive
 	var adds []string
 	for i, d := range deltas {
 		name, by, low, high := fmt.Sprintf("#c%d", i), fmt.Sprintf(":by%d", i), fmt.Sprintf(":low%d", i), fmt.Sprintf(":high%d", i)
-		lowest, highest := room(d, maximum(i, max))
+		lowest, highest := room(d, max)
+		max = table.NoMax // of the others
 		names[name] = d.Counter
 		values[by] = number(d.By)
 		values[low] = &types.AttributeValueMemberN{Value: lowest.String()}
@@ -158,7 +136,7 @@ func (t *Table) begin(ctx context.Context, tries int, item table.Item) error {
 		TableName:                 t.name,
 		Item:                      attributes(item),
 		ConditionExpression:       aws.String(isGone),
-		ExpressionAttributeValues: t.values(nil),
+		ExpressionAttributeValues: t.values(),
 	})
 	return err
 }

@@ -188,8 +188,7 @@ func (s strict) Do(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	sum := resp.Header.Get("X-Amz-Crc32")
-	if sum != "" && sum != strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 10) ||
-		!bytes.HasPrefix(bytes.TrimSpace(body), []byte("{")) || !json.Valid(body) {
+	if sum != "" && sum != strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 10) || !json.Valid(body) {
 		return nil, errNonsense
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))

@@ -147,12 +147,12 @@ func (t *Table) Put(ctx context.Context, key table.Key, value []byte, expected i
 	if err := table.CheckPut(key, value, expected); err != nil {
 		return 0, err
 	}
-	mine := table.Item{Key: key, Value: value, Version: expected + 1, Expires: wholeSecond(expires)}
+	mine := table.Item{Key: key, Value: value, Version: expected + 1, Expires: table.WholeSecond(expires)}
 	in := &sdk.PutItemInput{
 		TableName:                 t.name,
 		Item:                      attributes(mine),
 		ConditionExpression:       aws.String(isGone),
-		ExpressionAttributeValues: t.values(nil),
+		ExpressionAttributeValues: t.values(),
 	}
 	if expected > 0 {
 		in.ConditionExpression = aws.String(isOf)
@@ -181,11 +181,13 @@ func (t *Table) Delete(ctx context.Context, key table.Key, expected int64) error
 	if err := table.CheckDelete(key, expected); err != nil {
 		return err
 	}
+	values := t.values()
+	values[":ver"] = number(expected)
 	_, open, err := call(ctx, t, "DeleteItem", twice, t.client.DeleteItem, &sdk.DeleteItemInput{
 		TableName:                 t.name,
 		Key:                       keyAttributes(key),
 		ConditionExpression:       aws.String(isOf),
-		ExpressionAttributeValues: t.values(map[string]types.AttributeValue{":ver": number(expected)}),
+		ExpressionAttributeValues: values,
 	})
 	if open && errors.Is(err, table.ErrConflict) {
 		err = t.settle(ctx, key, func(item table.Item, there bool) error {
@@ -260,6 +262,9 @@ func (t *Table) query(ctx context.Context, partition string, q table.Query, n in
 	if err != nil {
 		return nil, "", err
 	}
+	if out.Items == nil { // of none there is an empty list
+		return nil, "", fmt.Errorf("%w: a page without items", errNonsense)
+	}
 	last := q.After
 	for _, found := range out.Items {
 		item, err := parse(found)
@@ -285,11 +290,7 @@ func follows(sort, last string, reversed bool) bool {
 	return last == "" || (sort > last) != reversed && sort != last
 }
 
-// values adds :now to the values of an expression.
-func (t *Table) values(v map[string]types.AttributeValue) map[string]types.AttributeValue {
-	if v == nil {
-		v = map[string]types.AttributeValue{}
-	}
-	v[":now"] = number(t.now().Unix())
-	return v
+// values are those of an expression, to begin with.
+func (t *Table) values() map[string]types.AttributeValue {
+	return map[string]types.AttributeValue{":now": number(t.now().Unix())}
 }

@@ -93,17 +93,6 @@ func same(a, b table.Item) bool {
 	return a.Key == b.Key && a.Version == b.Version && a.Expires.Equal(b.Expires) && bytes.Equal(a.Value, b.Value)
 }
 
-// wholeSecond is an expiry, rounded up; zero stays zero.
-func wholeSecond(t time.Time) time.Time {
-	if t.IsZero() {
-		return time.Time{}
-	}
-	if t.Nanosecond() > 0 {
-		return time.Unix(t.Unix()+1, 0).UTC()
-	}
-	return time.Unix(t.Unix(), 0).UTC()
-}
-
 func text(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
 
 func number(n int64) types.AttributeValue {

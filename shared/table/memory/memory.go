@@ -10,7 +10,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -50,7 +49,7 @@ func (t *Table) Put(ctx context.Context, key table.Key, value []byte, expected i
 	if item, _ := t.find(key); !is(item, expected) {
 		return 0, table.ErrConflict
 	}
-	t.set(table.Item{Key: key, Value: bytes.Clone(value), Version: expected + 1, Expires: wholeSecond(expires)})
+	t.set(table.Item{Key: key, Value: bytes.Clone(value), Version: expected + 1, Expires: table.WholeSecond(expires)})
 	return expected + 1, nil
 }
 
@@ -110,22 +109,17 @@ func (t *Table) Add(ctx context.Context, key table.Key, deltas []table.Delta, ma
 	if there && item.Counters == nil {
 		return 0, false, errors.New("the item has a value: counters need an item of their own")
 	}
+	first := deltas[0].Counter
+	if fits, err := table.Fits(deltas, max, func(name string) int64 { return item.Counters[name] }); !fits {
+		return item.Counters[first], false, err
+	}
 	counters := map[string]int64{}
 	maps.Copy(counters, item.Counters)
-	for i, d := range deltas {
-		stands := counters[d.Counter]
-		sum := stands + d.By
-		wraps := (sum < stands) != (d.By < 0)
-		if i == 0 && (wraps && d.By > 0 || !wraps && sum > max) {
-			return stands, false, nil
-		}
-		if wraps {
-			return 0, false, fmt.Errorf("counter %q would leave 64 bits", d.Counter)
-		}
-		counters[d.Counter] = sum
+	for _, d := range deltas {
+		counters[d.Counter] += d.By
 	}
-	t.set(table.Item{Key: key, Counters: counters, Expires: wholeSecond(expires)})
-	return counters[deltas[0].Counter], true, nil
+	t.set(table.Item{Key: key, Counters: counters, Expires: table.WholeSecond(expires)})
+	return counters[first], true, nil
 }
 
 // find returns an item that hasn't expired, and forgets one that has.
@@ -164,16 +158,4 @@ func clone(item table.Item) table.Item {
 	item.Value = bytes.Clone(item.Value)
 	item.Counters = maps.Clone(item.Counters)
 	return item
-}
-
-// wholeSecond is an expiry, rounded up; zero stays zero.
-func wholeSecond(t time.Time) time.Time {
-	if t.IsZero() {
-		return time.Time{}
-	}
-	seconds := t.Unix()
-	if t.Nanosecond() > 0 {
-		seconds++
-	}
-	return time.Unix(seconds, 0).UTC()
 }
