@@ -70,6 +70,22 @@ func (c *Chat) Answers(ctx context.Context, caller auth.Caller, name string, inp
 	return answers, nil
 }
 
+// Stream runs to its end what caller asks for by name ("": the default), each of
+// its events going to take as it comes; an error of take's ends the run. The time
+// of a chat bounds it, and its error is as that of Answers.
+func (c *Chat) Stream(ctx context.Context, caller auth.Caller, name string, in Input, take func(Event) error) error {
+	what, found := c.runner().Find(caller, name)
+	if !found {
+		return ErrNoAgent
+	}
+	ctx, cancel := c.bound(ctx)
+	defer cancel()
+	if err := c.run(ctx, caller, what, in, take); err != nil {
+		return failure(ctx, err)
+	}
+	return nil
+}
+
 // answer is one of several answers, which share room. It runs beside the handler,
 // where a panic would end the process.
 func (c *Chat) answer(ctx context.Context, caller auth.Caller, what Runnable, in Input, room *atomic.Int64) (answer Answer, err error) {

@@ -224,3 +224,73 @@ func TestAnswersOfNobody(t *testing.T) {
 		}
 	}
 }
+
+// A stream's events come one by one, and its result last.
+func TestStreamHandsEventsOn(t *testing.T) {
+	t.Parallel()
+	chat := newChat(t, says("Good ", "day."), time.Minute)
+	var ran []string
+	chat.Ran = func(_ context.Context, caller auth.Caller, agent string, _ time.Time, used model.Usage) {
+		ran = append(ran, fmt.Sprint(caller.ID, " ", agent, " ", used.OutputTokens))
+	}
+	var got []string
+	err := chat.Stream(t.Context(), auth.RootCaller(), "clerk", agents.Ask("m"), func(e agents.Event) error {
+		if e.Result != nil {
+			got = append(got, fmt.Sprint(e.Result.Stop, " ", e.Result.Usage.OutputTokens))
+			return nil
+		}
+		got = append(got, e.Text)
+		return nil
+	})
+	if err != nil || strings.Join(got, "|") != "Good |day.|end_turn 2" || strings.Join(ran, "|") != "root clerk 2" {
+		t.Errorf("%v: %q, told %q", err, got, ran)
+	}
+}
+
+// What ends a stream early has the face that it has everywhere.
+func TestStreamFails(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		model part
+		want  api.Code
+		after time.Duration
+	}{
+		{"no model", failsAfter(model.ErrUnavailable), api.ModelUnavailable, 0},
+		{"a failure in the middle", failsAfter(model.ErrFailed, "half"), api.ModelFailed, 0},
+		{"an end without a stop", breaksOff("half"), api.ModelFailed, 0},
+		{"no end", hangsAfter("half"), api.ModelTimeout, time.Minute},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				err := newChat(t, row.model, time.Minute).Stream(t.Context(), auth.RootCaller(), "", agents.Ask("m"), func(agents.Event) error { return nil })
+				if took := time.Since(start); code(t, err) != row.want || took != row.after {
+					t.Errorf("%v after %v", err, took)
+				}
+			})
+		})
+	}
+}
+
+// Who takes no more ends the model's work, and hears its own error.
+func TestStreamIsNotTaken(t *testing.T) {
+	t.Parallel()
+	full, taken := errors.New("full"), 0
+	err := newChat(t, says("a", "b", "c"), time.Minute).Stream(t.Context(), auth.RootCaller(), "", agents.Ask("m"), func(agents.Event) error {
+		taken++
+		return full
+	})
+	if !errors.Is(err, full) || taken != 1 {
+		t.Errorf("%v after %d events", err, taken)
+	}
+}
+
+func TestStreamOfNobody(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"judge", "nobody"} {
+		err := newChat(t, says("x"), time.Minute).Stream(t.Context(), only("clerk"), name, agents.Ask("m"), func(agents.Event) error { return errors.New("it ran") })
+		if err != agents.ErrNoAgent {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

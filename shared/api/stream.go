@@ -31,8 +31,9 @@ func WantsStream(r *http.Request) bool {
 }
 
 // Stream is a response of server-sent events (WHATWG HTML, "Server-sent
-// events"). Each frame is a name and a line of JSON, in which no newline can
-// stand, so no text can break the framing. Silence is filled with comments.
+// events"). Each frame is a line of JSON, in which no newline can stand, so no
+// text can break the framing; before it may stand a name. Silence is filled with
+// comments.
 //
 // The response begins with the first event, so that what fails before it can be
 // an ordinary error; or with the first comment, if no event comes before that.
@@ -67,17 +68,23 @@ func (s *Stream) Withdraw() bool {
 	return true
 }
 
-// Send writes one event and flushes it.
+// Send writes one event and flushes it; "": one without a name.
 func (s *Stream) Send(event string, v any) error {
 	data, err := Encode(v) // ends in a newline
 	if err != nil {
 		return err
 	}
 	frame := make([]byte, 0, len("event: \ndata: \n")+len(event)+len(data))
-	frame = append(append(append(frame, "event: "...), event...), "\ndata: "...)
-	frame = append(append(frame, data...), '\n')
+	if event != "" {
+		frame = append(append(append(frame, "event: "...), event...), '\n')
+	}
+	frame = append(append(append(frame, "data: "...), data...), '\n')
 	return s.write(frame)
 }
+
+// Done writes the end that OpenAI's clients wait for, the one frame that isn't
+// JSON.
+func (s *Stream) Done() error { return s.write([]byte("data: [DONE]\n\n")) }
 
 func (s *Stream) write(frame []byte) error {
 	s.mu.Lock()

@@ -10,7 +10,7 @@ import (
 // Suites returns every suite; the first is the one of the defaults.
 func Suites() []Suite {
 	return []Suite{
-		{Name: "defaults", Cases: join(health(), refusals(), unknown(), agents(), chat(), headers(), elizaOS(), txtai(), openAI(), administration())},
+		{Name: "defaults", Cases: join(health(), refusals(), unknown(), agents(), chat(), conversations(), headers(), elizaOS(), txtai(), openAI(), administration())},
 		{Name: "limit", Settings: map[string]string{"API_RATE_LIMIT": "2"}, Cases: limits()},
 		{Name: "no limit", Settings: map[string]string{"API_RATE_LIMIT": "0"}, Cases: []Case{
 			{Name: "without a limit there are no rate headers", Path: "/whoami", Header: bearer(), Want: Want{Status: 200,

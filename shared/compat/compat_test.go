@@ -87,10 +87,17 @@ func (d door) Admit(context.Context, *http.Request, netip.Addr) (auth.Caller, er
 	return d.caller, nil
 }
 
+const twoAgents = "agents:\n  judge: {role: Judge, description: Decides, instructions: CANARY}\n  clerk: {role: Clerk}\n"
+
 // serve is the compatible routes for a caller who may use some agents.
-func serve(t *testing.T, m *echo, limitTo int, mayUse ...string) http.Handler {
+func serve(t *testing.T, m model.Model, limitTo int, mayUse ...string) http.Handler {
 	t.Helper()
-	file, err := agents.Parse("agents.yaml", []byte("agents:\n  judge: {role: Judge, description: Decides, instructions: CANARY}\n  clerk: {role: Clerk}\n"), "test/echo")
+	return serveFile(t, twoAgents, m, slog.DiscardHandler, limitTo, mayUse...)
+}
+
+func serveFile(t *testing.T, yaml string, m model.Model, log slog.Handler, limitTo int, mayUse ...string) http.Handler {
+	t.Helper()
+	file, err := agents.Parse("agents.yaml", []byte(yaml), "test/echo")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +112,7 @@ func serve(t *testing.T, m *echo, limitTo int, mayUse ...string) http.Handler {
 	}
 	caller := auth.Caller{ID: "key", Kind: auth.IssuedKey, Scopes: []route.Scope{route.AgentsRead, route.Chat}, Agents: mayUse}
 	now := func() time.Time { return time.Unix(1700000000, 0) }
-	h, err := api.New(api.Config{Routes: rows, Handlers: handlers, Door: door{caller}, Log: slog.New(slog.DiscardHandler),
+	h, err := api.New(api.Config{Routes: rows, Handlers: handlers, Door: door{caller}, Log: slog.New(log),
 		Limiter: usage.New(&memory.Table{Now: now}, slog.New(slog.DiscardHandler), now), RateLimit: limitTo})
 	if err != nil {
 		t.Fatal(err)

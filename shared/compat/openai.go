@@ -57,11 +57,16 @@ type completionRequest struct {
 	Model               string              `json:"model"`
 	Messages            []completionMessage `json:"messages"`
 	Stream              bool                `json:"stream"`
+	StreamOptions       streamOptions       `json:"stream_options"`
 	MaxTokens           *int                `json:"max_tokens"`
 	MaxCompletionTokens *int                `json:"max_completion_tokens"`
 	Temperature         *float64            `json:"temperature"`
 	Stop                texts               `json:"stop"`
 	N                   *int                `json:"n"`
+}
+
+type streamOptions struct {
+	IncludeUsage bool `json:"include_usage"`
 }
 
 type completionMessage struct {
@@ -142,7 +147,11 @@ type completionUsage struct {
 	TotalTokens      int `json:"total_tokens"`
 }
 
-// openAICompletions serves POST /v1/chat/completions, so far in one piece.
+func usageOf(u model.Usage) completionUsage {
+	return completionUsage{u.InputTokens, u.OutputTokens, u.InputTokens + u.OutputTokens}
+}
+
+// openAICompletions serves POST /v1/chat/completions.
 func openAICompletions(chat *agents.Chat) api.Handler {
 	return func(w http.ResponseWriter, r *http.Request, caller auth.Caller) error {
 		req, err := api.DecodeForeign[completionRequest](r)
@@ -153,19 +162,27 @@ func openAICompletions(chat *agents.Chat) api.Handler {
 		if err != nil {
 			return openAIError(w, err)
 		}
+		id, created := "chatcmpl-"+api.RequestID(w), time.Now().Unix()
+		if req.Stream {
+			s := newCompletionStream(w, id, created, req)
+			defer s.Close()
+			if err := chat.Stream(r.Context(), caller, req.Model, in, s.take); err != nil {
+				return s.fail(r, err)
+			}
+			return s.finish()
+		}
 		answers, err := chat.Answers(r.Context(), caller, req.Model, in)
 		if err != nil {
-			return openAIError(w, err)
+			return openAIFailure(w, r, err)
 		}
 		answer := answers[0]
 		return api.WriteJSON(w, http.StatusOK, completion{
-			ID:      "chatcmpl-" + api.RequestID(w),
+			ID:      id,
 			Object:  "chat.completion",
-			Created: time.Now().Unix(),
+			Created: created,
 			Model:   answer.Agent,
 			Choices: []completionChoice{{Message: reply{"assistant", answer.Text}, FinishReason: finishReason(answer.Stop)}},
-			Usage: completionUsage{answer.Usage.InputTokens, answer.Usage.OutputTokens,
-				answer.Usage.InputTokens + answer.Usage.OutputTokens},
+			Usage:   usageOf(answer.Usage),
 		})
 	}
 }
@@ -176,8 +193,6 @@ func (req completionRequest) input() (agents.Input, error) {
 	switch {
 	case req.Model == "":
 		return agents.Input{}, api.Fail(api.InvalidRequest, `The field "model" takes an agent's name: GET /v1/models lists them.`)
-	case req.Stream:
-		return agents.Input{}, api.Fail(api.InvalidRequest, `The field "stream" takes false here so far; POST /chat streams.`)
 	case req.N != nil && *req.N != 1:
 		return agents.Input{}, api.Fail(api.InvalidRequest, `The field "n" takes 1.`)
 	case req.MaxTokens != nil && *req.MaxTokens < 1, req.MaxCompletionTokens != nil && *req.MaxCompletionTokens < 1:
@@ -223,6 +238,15 @@ func finishReason(s model.StopReason) string {
 	}
 }
 
+// openAIFailure is openAIError for a run, in which the caller may have left: that
+// is no failure, and nobody reads an answer to it.
+func openAIFailure(w http.ResponseWriter, r *http.Request, err error) error {
+	if left := r.Context().Err(); left != nil {
+		return left
+	}
+	return openAIError(w, err)
+}
+
 // openAIError answers with err in OpenAI's shape. OpenAI's clients sleep through a
 // Retry-After: through more than a minute they shall not.
 func openAIError(w http.ResponseWriter, err error) error {
@@ -230,24 +254,33 @@ func openAIError(w http.ResponseWriter, err error) error {
 	if e, ok := errors.AsType[*api.Error](err); ok && e.RetryAfter > time.Minute {
 		w.Header().Set("x-should-retry", "false")
 	}
-	p := api.ProblemOf(err, api.RequestID(w))
-	kind, code := "invalid_request_error", any(nil)
-	switch {
-	case p.Status == http.StatusNotFound:
-		code = "model_not_found"
-	case p.Status >= 500:
-		kind = "server_error"
-	}
-	type fault struct {
-		Message string `json:"message"`
-		Type    string `json:"type"`
-		Param   any    `json:"param"`
-		Code    any    `json:"code"`
-	}
-	if err := api.WriteJSON(w, p.Status, struct {
-		Error fault `json:"error"`
-	}{fault{p.Title + ": " + p.Detail, kind, nil, code}}); err != nil {
+	status, body := faultOf(err, api.RequestID(w))
+	if err := api.WriteJSON(w, status, body); err != nil {
 		return err
 	}
 	return api.Told(err)
+}
+
+type fault struct {
+	Error faultError `json:"error"`
+}
+
+type faultError struct {
+	Message string  `json:"message"`
+	Type    string  `json:"type"`
+	Param   *string `json:"param"`
+	Code    *string `json:"code"`
+}
+
+// faultOf renders err as OpenAI does, for the request of that id.
+func faultOf(err error, requestID string) (status int, body fault) {
+	p := api.ProblemOf(err, requestID)
+	f := faultError{Message: p.Title + ": " + p.Detail, Type: "invalid_request_error"}
+	switch {
+	case p.Status == http.StatusNotFound:
+		f.Code = new("model_not_found")
+	case p.Status >= 500:
+		f.Type = "server_error"
+	}
+	return p.Status, fault{f}
 }
