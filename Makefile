@@ -7,8 +7,8 @@ SHELL := /bin/sh
 GOARCH ?= arm64
 AGENTS_FILE ?= agents.yaml
 
-FOLDERS := authorizer functions/agents functions/chat functions/keys functions/health
-FUNCTIONS := AuthorizerFunction AgentsFunction ChatFunction KeysFunction HealthFunction
+FOLDERS := authorizer functions/agents functions/chat functions/jobs functions/keys functions/health
+FUNCTIONS := AuthorizerFunction AgentsFunction ChatFunction JobsFunction KeysFunction HealthFunction
 
 LAMBDA := CGO_ENABLED=0 GOOS=linux GOARCH=$(GOARCH) go build -trimpath -ldflags '-s -w' -tags lambda.norpc
 HOST := env -u GOOS -u GOARCH go
@@ -65,6 +65,7 @@ env.json: ## write a random API token for `sam local`
 # What `sam build` calls, one target a function, with ARTIFACTS_DIR set.
 build-AuthorizerFunction: ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./authorizer
 build-HealthFunction:     ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/health
+build-JobsFunction:       ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/jobs
 build-KeysFunction:       ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/keys
 build-AgentsFunction:     ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/agents && $(bundle)
 build-ChatFunction:       ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/chat && $(bundle)

@@ -24,11 +24,13 @@ import (
 	"postern/shared/audit"
 	"postern/shared/auth"
 	"postern/shared/compat"
+	"postern/shared/idempotency"
 	"postern/shared/keys"
 	"postern/shared/limit"
 	"postern/shared/model/offline"
 	"postern/shared/route"
 	"postern/shared/secret"
+	"postern/shared/sessions"
 	"postern/shared/settings"
 	"postern/shared/table"
 	"postern/shared/table/sqlite"
@@ -131,16 +133,19 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 func handler(s settings.Settings, file *agents.File, models agents.Models, store table.Table, log *slog.Logger) (http.Handler, error) {
 	ledger := usage.New(store, log, nil)
 	listing := agents.NewListing(file)
-	chat := &agents.Chat{File: file, Models: models, Timeout: s.ChatTimeout, Ran: ledger.Ran}
+	chat := &agents.Chat{File: file, Models: models, Timeout: s.ChatTimeout, Ran: ledger.Ran, Budget: &usage.Budget{Table: store, Log: log}}
+	conversations := &sessions.Store{Table: store, Keep: s.SessionTTL}
+	chat.Sessions = conversations
 	handlers := map[string]api.Handler{
 		"health":      api.Health,
 		"agents.list": listing.List,
 		"agents.get":  listing.Get,
 		"whoami":      api.WhoAmI(s.RateLimit),
-		"chat":        chat.Handle,
+		"chat":        idempotency.New(store, log, s.ChatTimeout, nil).Wrap(chat.Handle),
 	}
 	maps.Copy(handlers, compat.Listings(listing))
 	maps.Copy(handlers, compat.Chats(chat))
+	maps.Copy(handlers, conversations.Handlers())
 	maps.Copy(handlers, administration(store, ledger, s.RateLimit))
 	return api.New(api.Config{
 		Routes:   route.Table(),

@@ -9,7 +9,9 @@ import (
 	"postern/shared/api"
 	"postern/shared/apigw"
 	"postern/shared/compat"
+	"postern/shared/idempotency"
 	"postern/shared/route"
+	"postern/shared/sessions"
 	"postern/shared/settings"
 	"postern/shared/usage"
 )
@@ -29,9 +31,9 @@ func main() {
 		log.Fatal(err)
 	}
 	ledger := usage.New(table, logger, nil)
-	chat.Ran = ledger.Ran
+	chat.Ran, chat.Budget, chat.Sessions = ledger.Ran, &usage.Budget{Table: table, Log: logger}, &sessions.Store{Table: table, Keep: s.SessionTTL}
 	handlers := compat.Chats(chat)
-	handlers["chat"] = chat.Handle
+	handlers["chat"] = idempotency.New(table, logger, s.ChatTimeout, nil).Wrap(chat.Handle)
 	log.Fatal(apigw.StartStreaming(route.ChatFunction, api.Config{
 		Handlers: handlers, Log: logger, Limiter: ledger, Usage: ledger, RateLimit: s.RateLimit, CORSOrigins: s.CORSOrigins,
 	}))

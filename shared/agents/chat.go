@@ -3,6 +3,7 @@ package agents
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -24,16 +25,31 @@ type Chat struct {
 	File    *File
 	Models  Models
 	Timeout time.Duration // of one chat
+	Budget  Budget        // nil: callers who have a budget are refused
+
+	Sessions Sessions // needed where a request may name a session
 
 	// Ran is told of each run when it has ended, well or not; nil: nobody is.
 	// A run that failed is told without the tokens it may have used.
 	Ran func(ctx context.Context, caller auth.Caller, agent string, since time.Time, used model.Usage)
 }
 
+// Sessions keeps conversations, each of them its caller's own (package sessions).
+type Sessions interface {
+	// Read returns what a model is told of a conversation, oldest first: nothing
+	// of one that there is not. Its errors are for the api's error table.
+	Read(ctx context.Context, caller auth.Caller, id string) ([]model.Message, error)
+
+	// Append adds a message and its whole answer to a conversation, or begins it,
+	// whatever has become of ctx meanwhile.
+	Append(ctx context.Context, caller auth.Caller, id, agent, message, answer string) error
+}
+
 type chatRequest struct {
-	Message any    `json:"message"` // a string; any, so that another type is told as a missing message
-	Agent   string `json:"agent"`
-	Stream  bool   `json:"stream"`
+	Message   any     `json:"message"` // a string; any, so that another type is told as a missing message
+	Agent     string  `json:"agent"`
+	SessionID *string `json:"session_id"` // nil: no conversation
+	Stream    bool    `json:"stream"`
 }
 
 type chatReply struct {
@@ -41,6 +57,7 @@ type chatReply struct {
 	Status    string      `json:"status"`
 	Agent     string      `json:"agent"`
 	Model     string      `json:"model"`
+	SessionID string      `json:"session_id,omitempty"`
 	Usage     model.Usage `json:"usage"`
 	RequestID string      `json:"request_id"`
 }
@@ -68,19 +85,52 @@ func (c *Chat) Handle(w http.ResponseWriter, r *http.Request, caller auth.Caller
 	}
 	ctx, cancel := c.bound(r.Context())
 	defer cancel()
+	in, err := c.recall(ctx, caller, req.SessionID, message)
+	if err != nil {
+		return err
+	}
 
 	run := &run{w: w, what: what, id: api.RequestID(w)}
 	if req.Stream || api.WantsStream(r) {
 		run.stream = api.OpenStream(w)
 		defer run.stream.Close()
 	}
-	if err := c.run(ctx, caller, what, Ask(message), run.take); err != nil {
+	if err := c.run(ctx, caller, what, in, run.take); err != nil {
 		return run.fail(r, failure(ctx, err))
 	}
-	return run.finish()
+	lost := c.remember(ctx, caller, req.SessionID, message, run)
+	if err := run.finish(); err != nil {
+		return err
+	}
+	return lost
 }
 
-func (c *Chat) runner() Runner { return Runner{c.File, c.Models} }
+// recall is message in its conversation, if it is in one.
+func (c *Chat) recall(ctx context.Context, caller auth.Caller, session *string, message string) (Input, error) {
+	in := Ask(message)
+	if session == nil {
+		return in, nil
+	}
+	before, err := c.Sessions.Read(ctx, caller, *session)
+	in.Messages = append(before, in.Messages...)
+	return in, err
+}
+
+// remember adds message and the answer of r, which is whole, to their
+// conversation. Where that can't be done the caller gets the answer all the same,
+// without the session's id: the error is for the log.
+func (c *Chat) remember(ctx context.Context, caller auth.Caller, session *string, message string, r *run) error {
+	if session == nil {
+		return nil
+	}
+	if err := c.Sessions.Append(ctx, caller, *session, r.what.Name(), message, r.text.String()); err != nil {
+		return api.Told(fmt.Errorf("a turn is lost to its conversation: %w", err))
+	}
+	r.session = *session
+	return nil
+}
+
+func (c *Chat) runner() Runner { return Runner{c.File, c.Models, c.Budget} }
 
 // run runs what to its end, each of its events going to take.
 func (c *Chat) run(ctx context.Context, caller auth.Caller, what Runnable, in Input, take func(Event) error) error {
@@ -153,9 +203,10 @@ type run struct {
 	id   string // of the request, which w's headers are not asked for while a stream may begin
 	what Runnable
 
-	stream *api.Stream // nil: JSON
-	text   strings.Builder
-	usage  model.Usage
+	stream  *api.Stream // nil: JSON
+	text    strings.Builder
+	usage   model.Usage
+	session string // that keeps the turn; "": none
 }
 
 func (r *run) take(e Event) error {
@@ -181,6 +232,7 @@ func (r *run) finish() error {
 		Status:    "success",
 		Agent:     r.what.Name(),
 		Model:     r.what.Model().String(),
+		SessionID: r.session,
 		Usage:     r.usage,
 		RequestID: r.id,
 	}

@@ -75,11 +75,14 @@ func (m Models) names() []string {
 type Runner struct {
 	File   *File
 	Models Models
+	Budget Budget // nil: callers who have a budget are refused
 }
 
 // Runnable is what can answer a caller: an agent, or the workflow. Only Find
-// makes one, so nothing runs that its caller may not use.
+// makes one, so nothing runs that its caller may not use, and all that runs is on
+// its caller's account.
 type Runnable struct {
+	caller   auth.Caller
 	workflow *Workflow // nil: one agent answers
 	agents   []Agent   // the one, or that of each step
 }
@@ -91,12 +94,12 @@ type Runnable struct {
 func (r Runner) Find(caller auth.Caller, name string) (Runnable, bool) {
 	if w := r.File.Workflow; w != nil && (name == "" || name == w.Name) {
 		if agents := r.agentsOf(w, caller); agents != nil {
-			return Runnable{w, agents}, true
+			return Runnable{caller, w, agents}, true
 		}
 	}
 	for _, a := range r.File.Agents {
 		if caller.MayUse(a.Name) && (name == "" || name == a.Name) {
-			return Runnable{agents: []Agent{a}}, true
+			return Runnable{caller: caller, agents: []Agent{a}}, true
 		}
 	}
 	return Runnable{}, false
@@ -170,8 +173,8 @@ type Result struct {
 }
 
 // Run lets what answer in. It yields the text of the answer as it arrives and
-// ends with one Result; after an error, which is a model's, ctx's or
-// ErrPromptTooLarge, nothing follows.
+// ends with one Result; after an error, which is a model's, ctx's, the Budget's
+// or ErrPromptTooLarge, nothing follows.
 //
 // A workflow's steps run one after the other, each with the results before it
 // (prompt.go says how it is told); the text of the last is the answer. A Step
@@ -218,7 +221,7 @@ func (r Runner) run(ctx context.Context, what Runnable, in Input, p *progress) e
 	if what.workflow == nil {
 		a := what.agents[0]
 		req := model.Request{Model: a.Model.Name, System: a.SystemPrompt(), Messages: in.Messages}
-		return r.turn(ctx, a, in.bound(req), p, nil, p.say)
+		return r.turn(ctx, what.caller, a, in.bound(req), p, nil, p.say)
 	}
 	w, input := what.workflow, in.last()
 	if strings.TrimSpace(input) == "" {
@@ -247,7 +250,7 @@ func (r Runner) run(ctx context.Context, what Runnable, in Input, p *progress) e
 			}
 			begin = nil
 		}
-		if err := r.turn(ctx, a, req, p, begin, say); err != nil {
+		if err := r.turn(ctx, what.caller, a, req, p, begin, say); err != nil {
 			return err
 		}
 		results = append(results, result{w.Steps[i].Name, a.Name, text.String()})
@@ -255,15 +258,27 @@ func (r Runner) run(ctx context.Context, what Runnable, in Input, p *progress) e
 	return nil
 }
 
-// turn asks the model of a once. begin, if there is one, is called as soon as
-// the model answers, say with each text; an error of theirs ends the turn.
-func (r Runner) turn(ctx context.Context, a Agent, req model.Request, p *progress, begin func() error, say func(string) error) error {
+// turn asks the model of a once, on the caller's account. begin, if there is one,
+// is called as soon as the model answers, say with each text; an error of theirs
+// ends the turn.
+//
+// A model that was not there has used nothing. Of every other failure nobody
+// knows, nor of an answer whose usage is told as nothing at all.
+func (r Runner) turn(ctx context.Context, caller auth.Caller, a Agent, req model.Request, p *progress, begin func() error, say func(string) error) error {
 	one := r.Models.find(a.Model)
 	if one == nil {
 		return fmt.Errorf("%w: no model %s", model.ErrUnavailable, a.Model)
 	}
-	done := false
+	settle, err := r.reserve(ctx, caller, &req)
+	if err != nil {
+		return err
+	}
+	heard, done, used := false, false, 0
 	for event, err := range one.Stream(ctx, req) {
+		if !heard && errors.Is(err, model.ErrUnavailable) {
+			settle(ctx, 0)
+		}
+		heard = true
 		if err == nil && begin != nil {
 			err, begin = begin(), nil
 		}
@@ -272,8 +287,10 @@ func (r Runner) turn(ctx context.Context, a Agent, req model.Request, p *progres
 		case event.Stop != "":
 			done = true
 			p.result.Stop = event.Stop
-			p.result.Usage.InputTokens += bounded(event.Usage.InputTokens)
-			p.result.Usage.OutputTokens += bounded(event.Usage.OutputTokens)
+			in, out := bounded(event.Usage.InputTokens), bounded(event.Usage.OutputTokens)
+			p.result.Usage.InputTokens += in
+			p.result.Usage.OutputTokens += out
+			used += in + out
 		case event.ToolCall == nil: // no tools are offered, so a call can't be answered
 			err = say(event.Text)
 		}
@@ -283,6 +300,9 @@ func (r Runner) turn(ctx context.Context, a Agent, req model.Request, p *progres
 	}
 	if !done {
 		return errUnfinished
+	}
+	if used > 0 {
+		settle(ctx, int64(used))
 	}
 	return nil
 }

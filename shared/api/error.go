@@ -28,7 +28,10 @@ const (
 	UnsupportedMediaType
 	TooLarge
 	Conflict
+	RequestInProgress
+	KeyReused
 	RateLimited
+	BudgetExceeded
 	ModelFailed
 	ModelUnavailable
 	ModelTimeout
@@ -59,7 +62,10 @@ var problems = [codes]problem{
 	UnsupportedMediaType: {415, "", "Unsupported media type", "The body must be JSON: add -H 'Content-Type: application/json'."},
 	TooLarge:             {413, "", "Request too large", "A body may have 1 MiB, its message 256 KiB."},
 	Conflict:             {409, "", "Conflict", "Somebody changed it meanwhile: read it again, then decide anew."},
+	RequestInProgress:    {409, "", "Request in progress", "The first request with this Idempotency-Key still runs: send it again after Retry-After."},
+	KeyReused:            {422, "", "Idempotency key reused", "This Idempotency-Key came with another request before: choose a new one for each request."},
 	RateLimited:          {429, "rate_limit", "Rate limit exceeded", "Wait as long as Retry-After says."},
+	BudgetExceeded:       {429, "budget", "Token budget exceeded", "Wait as long as Retry-After says, or ask for less."},
 	ModelFailed:          {502, "", "Model backend failed", "The language model answered with an error: try again later."},
 	ModelUnavailable:     {503, "", "Model backend unavailable", "The language model can't be reached or isn't configured: try again later."},
 	ModelTimeout:         {504, "", "Model backend timed out", "The language model took too long: try again, or ask for less."},

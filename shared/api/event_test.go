@@ -176,7 +176,7 @@ func TestCanary(t *testing.T) {
 		},
 	} {
 		s := newSite(t, behind(localDoor(rightful)), change)
-		for _, row := range rows() {
+		for _, row := range route.Table() {
 			target := strings.NewReplacer("{name}", "eliza", "{id}", "7").Replace(row.Path)
 			for _, method := range []string{row.Method, "PUT", "OPTIONS"} {
 				for _, token := range []string{rightful, wrong} {

@@ -103,7 +103,7 @@ func RequestID(w http.ResponseWriter) string {
 // ClientAddress is where the request that w answers comes from, as log lines
 // have it.
 func ClientAddress(w http.ResponseWriter) string {
-	if x, ok := w.(*exchange); ok {
+	if x := exchangeOf(w); x != nil {
 		return AddressText(x.event.from)
 	}
 	return AddressText(netip.Addr{})
@@ -112,7 +112,22 @@ func ClientAddress(w http.ResponseWriter) string {
 // Annotate adds to the one line that the request which w answers leaves in the
 // log.
 func Annotate(w http.ResponseWriter, attrs ...slog.Attr) {
-	if x, ok := w.(*exchange); ok {
+	if x := exchangeOf(w); x != nil {
 		x.event.more = append(x.event.more, attrs...)
+	}
+}
+
+// exchangeOf finds the exchange below w, which a handler may have wrapped; nil if
+// there is none.
+func exchangeOf(w http.ResponseWriter) *exchange {
+	for {
+		switch v := w.(type) {
+		case *exchange:
+			return v
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = v.Unwrap()
+		default:
+			return nil
+		}
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"postern/shared/auth"
@@ -90,12 +91,12 @@ var (
 type frame struct {
 	Config
 	router router
-	policy string // of RateLimit
+	policy atomic.Pointer[policy] // the last one told
 }
 
 // New joins routes and handlers into one http.Handler.
 func New(cfg Config) (http.Handler, error) {
-	f := &frame{Config: cfg, policy: policy(cfg.RateLimit)}
+	f := &frame{Config: cfg}
 	paths := map[string]*endpoint{}
 	for _, row := range cfg.Routes {
 		h := cfg.Handlers[row.Name]
@@ -203,7 +204,11 @@ func (e *endpoint) serve(x *exchange, r *http.Request) error {
 		x.Header().Set("Allow", e.allow())
 		return &Error{Code: MethodNotAllowed}
 	}
-	return m.handler(x, r, caller)
+	err := m.handler(x, r, caller)
+	if err != nil && e.Usage != nil && public(err).Code == BudgetExceeded {
+		e.Usage.Refused(r.Context(), caller.ID)
+	}
+	return err
 }
 
 // method finds the row for a method, or the row that guards the path.
@@ -234,7 +239,7 @@ func (e *endpoint) permit(x *exchange, r *http.Request, caller auth.Caller, row 
 	}
 	if d.Limit > 0 {
 		h := x.Header()
-		h["Ratelimit-Policy"] = []string{e.policyOf(d.Limit)}
+		h["Ratelimit-Policy"] = e.policyOf(d.Limit)
 		h["Ratelimit"] = []string{`"hour";r=` + strconv.Itoa(d.Remaining) + `;t=` + seconds(d.Reset)}
 	}
 	holds := caller.Holds(row.Scope)
@@ -254,16 +259,21 @@ func (e *endpoint) permit(x *exchange, r *http.Request, caller auth.Caller, row 
 		Detail: fmt.Sprintf("All %d requests of this hour are used; the next hour begins in %s seconds.", d.Limit, seconds(d.Reset))}
 }
 
-// policyOf is the RateLimit-Policy of so many requests an hour; most callers have
-// the default.
-func (f *frame) policyOf(limit int) string {
-	if limit == f.RateLimit {
-		return f.policy
-	}
-	return policy(limit)
+// policy is the RateLimit-Policy of so many requests an hour.
+type policy struct {
+	limit  int
+	header []string
 }
 
-func policy(limit int) string { return `"hour";q=` + strconv.Itoa(limit) + `;w=3600` }
+// policyOf is a limit's header. Most callers have the limit of the one before.
+func (f *frame) policyOf(limit int) []string {
+	last := f.policy.Load()
+	if last == nil || last.limit != limit {
+		last = &policy{limit, []string{`"hour";q=` + strconv.Itoa(limit) + `;w=3600`}}
+		f.policy.Store(last)
+	}
+	return last.header
+}
 
 func scopeMissing(s route.Scope) error {
 	return Fail(ScopeMissing, "This needs a credential with the scope %q.", s)

@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -115,7 +116,7 @@ func TestChainOrder(t *testing.T) {
 func TestEveryRouteIsBehindTheDoor(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, behind(&guard{err: auth.NoCredential}))
-	for _, row := range rows() {
+	for _, row := range route.Table() {
 		target := strings.NewReplacer("{name}", "eliza", "{id}", "7").Replace(row.Path)
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW"} {
 			got := s.ask(method, target)
@@ -310,6 +311,19 @@ func TestRateHeaders(t *testing.T) {
 				t.Errorf("Retry-After: %q, want %q", h, retry)
 			}
 		})
+	}
+}
+
+// Callers of different limits take turns, and each is told its own.
+func TestEachCallersPolicy(t *testing.T) {
+	t.Parallel()
+	g := &guard{caller: auth.Caller{ID: "c", Scopes: []route.Scope{route.AgentsRead}}}
+	s := newSite(t, behind(g))
+	for _, n := range []int{7, 8, 8, 7} {
+		g.caller.RateLimit = &n
+		if h, want := s.ask("GET", "/agents").Header.Get("RateLimit-Policy"), fmt.Sprintf(`"hour";q=%d;w=3600`, n); h != want {
+			t.Errorf("RateLimit-Policy: %s, want %s", h, want)
+		}
 	}
 }
 

@@ -32,14 +32,6 @@ var update = flag.Bool("update", false, "rewrite the goldens under testdata")
 // halfPast is the time at every limiter here: 1800 s before its window ends.
 func halfPast() time.Time { return time.Date(2026, 3, 4, 12, 30, 0, 0, time.UTC) }
 
-// rows is the route table, and rows of the kinds that it doesn't have yet.
-func rows() []route.Route {
-	return append(route.Table(),
-		route.Route{Name: "sessions.get", Method: "GET", Path: "/sessions/{id}", Scope: route.Chat},
-		route.Route{Name: "sessions.delete", Method: "DELETE", Path: "/sessions/{id}", Scope: route.Chat},
-	)
-}
-
 // guard is a door with one caller and one answer, which counts who asked.
 type guard struct {
 	caller   auth.Caller
@@ -77,7 +69,7 @@ func newSite(t testing.TB, changes ...func(*api.Config)) *site {
 	t.Helper()
 	book := &logbook{}
 	cfg := api.Config{
-		Routes:    rows(),
+		Routes:    route.Table(),
 		Handlers:  map[string]api.Handler{},
 		Door:      &guard{caller: auth.RootCaller()},
 		Log:       api.NewLogger(book, slog.LevelDebug),

@@ -2,11 +2,14 @@ package api_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"postern/shared/api"
 	"postern/shared/auth"
@@ -123,4 +126,44 @@ func (k known) Verify(_ context.Context, token string) (auth.Caller, error) {
 		return auth.Caller{}, auth.Unknown
 	}
 	return k.caller, nil
+}
+
+// Contract §4: what a budget refuses is usage too, in whatever way the handler
+// has told of it; no other failure of a handler's is.
+func TestARefusedBudgetIsUsage(t *testing.T) {
+	t.Parallel()
+	spent := &api.Error{Code: api.BudgetExceeded, RetryAfter: time.Hour}
+	for _, row := range []struct {
+		name    string
+		handler api.Handler
+		status  int
+		want    []string
+	}{
+		{"a budget", func(http.ResponseWriter, *http.Request, auth.Caller) error { return spent }, 429, []string{"refused reader"}},
+		{"told in another shape", func(w http.ResponseWriter, _ *http.Request, _ auth.Caller) error {
+			w.WriteHeader(429)
+			return api.Told(fmt.Errorf("step 2: %w", spent))
+		}, 429, []string{"refused reader"}},
+		{"in the middle of a stream", func(w http.ResponseWriter, _ *http.Request, _ auth.Caller) error {
+			w.Write([]byte("data: {}\n\n"))
+			return api.Told(spent)
+		}, 200, []string{"refused reader"}},
+		{"a failure", func(http.ResponseWriter, *http.Request, auth.Caller) error { return api.Fail(api.ModelFailed, "") }, 502, nil},
+		{"an unknown one", func(http.ResponseWriter, *http.Request, auth.Caller) error { return errors.New("x") }, 500, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			u := &told{}
+			s := newSite(t, behind(&guard{caller: auth.Caller{ID: "reader", Scopes: []route.Scope{route.AgentsRead}}}),
+				handling("agents.list", row.handler), func(cfg *api.Config) { cfg.Usage = u })
+			got := s.ask("GET", "/agents")
+			if got.Status != row.status || !slices.Equal(u.lines, row.want) {
+				t.Errorf("status %d, told %q; want %d, %q", got.Status, u.lines, row.status, row.want)
+			}
+			line := s.log.only(t)
+			if denied := line["decision"] == "deny" && line["reason"] == "budget" && line["level"] == "WARN"; denied != (row.want != nil) {
+				t.Errorf("the log line is %v", line)
+			}
+		})
+	}
 }

@@ -34,6 +34,7 @@ const (
 	HealthFunction Function = "health"
 	AgentsFunction Function = "agents"
 	ChatFunction   Function = "chat"
+	JobsFunction   Function = "jobs"
 	KeysFunction   Function = "keys"
 )
 
@@ -60,6 +61,8 @@ func Table() []Route {
 		{Name: "agents.get", Method: "GET", Path: "/agents/{name}", Scope: AgentsRead, Function: AgentsFunction},
 		{Name: "whoami", Method: "GET", Path: "/whoami", Scope: Any, Function: AgentsFunction},
 		{Name: "chat", Method: "POST", Path: "/chat", Scope: Chat, Function: ChatFunction, Model: true},
+		{Name: "sessions.get", Method: "GET", Path: "/sessions/{id}", Scope: Chat, Function: JobsFunction},
+		{Name: "sessions.delete", Method: "DELETE", Path: "/sessions/{id}", Scope: Chat, Function: JobsFunction},
 
 		{Name: "keys.create", Method: "POST", Path: "/keys", Scope: Admin, Function: KeysFunction},
 		{Name: "keys.list", Method: "GET", Path: "/keys", Scope: Admin, Function: KeysFunction},

@@ -59,6 +59,7 @@ type Settings struct {
 	OpenAIKey     secret.String // OPENAI_API_KEY; empty: none
 	OpenAIBaseURL string        // without a slash at its end; "": OpenAI's own
 	ChatTimeout   time.Duration // 1 s to 15 min
+	SessionTTL    time.Duration // 1 min to 10 years
 
 	LogLevel  slog.Level
 	LogFormat string // "json", "text", or "": text on a terminal, else JSON

@@ -58,7 +58,7 @@ func TestDefaults(t *testing.T) {
 	want := settings.Settings{
 		Host: "127.0.0.1", Port: 8080, RateLimit: 1000,
 		AgentsFile: "agents.yaml", DataDir: ".postern", Model: "offline/eliza",
-		ChatTimeout: 300 * time.Second, LogLevel: slog.LevelInfo,
+		ChatTimeout: 300 * time.Second, SessionTTL: 30 * 24 * time.Hour, LogLevel: slog.LevelInfo,
 		TokenCache: 60 * time.Second, TokenGrace: 24 * time.Hour,
 	}
 	if diff := cmp.Diff(want, got, inside()); diff != "" {
@@ -209,6 +209,8 @@ func TestBadSettings(t *testing.T) {
 		{vars{"CHAT_TIMEOUT": "1d"}, `CHAT_TIMEOUT: "1d" is out of range` + timeout},
 		{vars{"CHAT_TIMEOUT": "99999999999999999999s"}, `CHAT_TIMEOUT: "99999999999999999999s" is out of range` + timeout},
 		{vars{"CHAT_TIMEOUT": "213503982334602d"}, `CHAT_TIMEOUT: "213503982334602d" is out of range` + timeout}, // 2^64 ns and a bit
+		{vars{"SESSION_TTL": "59s"}, `SESSION_TTL: "59s" is out of range; it takes a duration from 1m to 3650d, such as 12h or 30d`},
+		{vars{"SESSION_TTL": "3651d"}, `SESSION_TTL: "3651d" is out of range; it takes a duration from 1m to 3650d, such as 12h or 30d`},
 
 		{vars{"LOG_LEVEL": "INFO"}, `LOG_LEVEL: "INFO" is not one of its words; it takes debug, info, warn or error`},
 		{vars{"LOG_FORMAT": "logfmt"}, `LOG_FORMAT: "logfmt" is not one of its words; it takes json or text`},
@@ -296,6 +298,7 @@ func TestGoodSettings(t *testing.T) {
 		{"minutes", vars{"CHAT_TIMEOUT": "5m"}, func(s settings.Settings) any { return s.ChatTimeout }, 5 * time.Minute},
 		{"hours", vars{"TOKEN_GRACE": "48h"}, func(s settings.Settings) any { return s.TokenGrace }, 48 * time.Hour},
 		{"days", vars{"TOKEN_GRACE": "30d"}, func(s settings.Settings) any { return s.TokenGrace }, 720 * time.Hour},
+		{"a conversation's life", vars{"SESSION_TTL": "12h"}, func(s settings.Settings) any { return s.SessionTTL }, 12 * time.Hour},
 		{"no grace", vars{"TOKEN_GRACE": "0"}, func(s settings.Settings) any { return s.TokenGrace }, time.Duration(0)},
 		{"no grace, with a unit", vars{"TOKEN_GRACE": "0s"}, func(s settings.Settings) any { return s.TokenGrace }, time.Duration(0)},
 		{"the token's cache", vars{"TOKEN_CACHE_SECONDS": "1"}, func(s settings.Settings) any { return s.TokenCache }, time.Second},
@@ -458,8 +461,8 @@ func TestWarnings(t *testing.T) {
 // real: written out, they change nothing.
 func TestTable(t *testing.T) {
 	all := settings.All()
-	if len(all) != 27 { // MODEL_API_KEY_SECRET_ARN and BEDROCK_MODEL_ARNS are how the template hands two parameters on
-		t.Errorf("%d settings, the contract has 25 and two", len(all))
+	if len(all) != 28 { // MODEL_API_KEY_SECRET_ARN and BEDROCK_MODEL_ARNS are how the template hands two parameters on; SESSION_TTL
+		t.Errorf("%d settings, the contract has 25 and three", len(all))
 	}
 	seen := map[string]bool{}
 	defaults := vars{}

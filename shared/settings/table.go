@@ -97,6 +97,9 @@ func table(s *Settings) []Setting {
 		{Name: "CHAT_TIMEOUT", Default: "300s", AWS: "parameter ChatTimeout",
 			Takes: "a duration from 1s to 900s, such as 90s or 5m",
 			read:  to(&s.ChatTimeout, duration(time.Second, 900*time.Second))},
+		{Name: "SESSION_TTL", Default: "30d", AWS: "in template.yaml, 30d",
+			Takes: "a duration from 1m to 3650d, such as 12h or 30d",
+			read:  to(&s.SessionTTL, duration(time.Minute, 3650*24*time.Hour))},
 
 		{Name: "LOG_LEVEL", Default: "info", AWS: "parameter LogLevel",
 			Takes: "debug, info, warn or error",

@@ -54,7 +54,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(binaries)
 	build := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", binaries+string(filepath.Separator),
-		"postern/authorizer", "postern/functions/agents", "postern/functions/chat", "postern/functions/health", "postern/functions/keys", "postern/cmd/postern")
+		"postern/authorizer", "postern/functions/agents", "postern/functions/chat", "postern/functions/health", "postern/functions/jobs", "postern/functions/keys", "postern/cmd/postern")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%s%v\n", out, err)
 		return 1
@@ -75,6 +75,7 @@ var functions = map[string]string{
 	"AgentsFunction":     "agents",
 	"ChatFunction":       "chat",
 	"HealthFunction":     "health",
+	"JobsFunction":       "jobs",
 	"KeysFunction":       "keys",
 }
 

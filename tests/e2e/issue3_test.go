@@ -49,7 +49,7 @@ func TestBedrockFails(t *testing.T) {
 		want   check.Want
 		last   string // of a stream; "": the stream hasn't begun
 	}{
-		{"hangs up", bedrockfake.Drop(), nil, unavailable, ""},
+		{"hangs up", bedrockfake.Drop(), nil, failed, ""},
 		{"too busy", bedrockfake.Fail(429, "ThrottlingException", "CANARY-TEXT"), nil, unavailable, ""},
 		{"an error", bedrockfake.Fail(500, "InternalServerException", "CANARY-TEXT"), nil, failed, ""},
 		{"nonsense", nonsense, nil, failed, ""},

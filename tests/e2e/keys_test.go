@@ -408,6 +408,30 @@ func TestTwoAdministrators(t *testing.T) {
 	})
 }
 
+// TestRotatedAwayAtOnce: a cache may let a token in for a moment that was rotated
+// away, and yet it does nothing to a key.
+func TestRotatedAwayAtOnce(t *testing.T) {
+	eachSide(t, func(t *testing.T, s side) {
+		deputy := s.issue(t, token, `{"name":"deputy","scopes":["chat","admin"]}`)
+		s.as(t, deputy.Token, get("/keys", fine))
+		s.as(t, deputy.Token, send("PATCH", "/keys/"+deputy.ID, `{"name":"a deputy"}`, fine))
+		now := decode[record](t, s.as(t, token, send("POST", "/keys/"+deputy.ID+"/rotate", `{"grace":"0"}`, fine))).Key
+		acts := []check.Case{
+			send("POST", "/keys", `{"name":"another","scopes":["chat"]}`, check.Want{}),
+			send("PATCH", "/keys/"+deputy.ID, `{"disabled":true}`, check.Want{}),
+			send("POST", "/keys/"+deputy.ID+"/rotate", `{"grace":"1h"}`, check.Want{}),
+			send("DELETE", "/keys/"+deputy.ID, "", check.Want{}),
+		}
+		for _, c := range acts {
+			if status := s.raw(t, deputy.Token, c); status != 401 {
+				t.Errorf("%s %s with a token that was rotated away: %d", c.Method, c.Path, status)
+			}
+		}
+		s.issue(t, now, `{"name":"another","scopes":["chat"]}`)
+		s.as(t, now, send("PATCH", "/keys/"+deputy.ID, `{"name":"b"}`, fine))
+	})
+}
+
 // TestP17NothingThatWasAcknowledgedIsLost kills the server while administrators
 // make keys.
 func TestP17NothingThatWasAcknowledgedIsLost(t *testing.T) {

@@ -22,6 +22,8 @@ var admitted = map[string]struct {
 	"agents.get":         {"/agents/assistant", "", 200},
 	"whoami":             {"/whoami", "", 200},
 	"chat":               {"/chat", `{"message":"hello","agent":"assistant"}`, 200},
+	"sessions.get":       {"/sessions/none", "", 404},
+	"sessions.delete":    {"/sessions/none", "", 404},
 	"keys.create":        {"/keys", `{"name":"x"}`, 400},
 	"keys.list":          {"/keys", "", 200},
 	"keys.get":           {"/keys/000000000000", "", 404},

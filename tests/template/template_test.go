@@ -368,7 +368,11 @@ func TestEnvironment(t *testing.T) {
 		},
 		"ChatFunction": {
 			"AGENTS_FILE": "agents.yaml", "MODEL": ref("Model"), "OPENAI_BASE_URL": ref("OpenAIBaseUrl"), "MODEL_API_KEY_SECRET_ARN": ref("ModelApiKeySecretArn"),
-			"BEDROCK_MODEL_ARNS": object{"Fn::Join": []any{",", ref("BedrockModelArns")}}, "CHAT_TIMEOUT": ref("ChatTimeout"), "TABLE_NAME": ref("Table"),
+			"BEDROCK_MODEL_ARNS": object{"Fn::Join": []any{",", ref("BedrockModelArns")}}, "CHAT_TIMEOUT": ref("ChatTimeout"), "SESSION_TTL": "30d", "TABLE_NAME": ref("Table"),
+			"API_RATE_LIMIT": ref("ApiRateLimit"), "CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel"),
+		},
+		"JobsFunction": {
+			"TABLE_NAME":     ref("Table"),
 			"API_RATE_LIMIT": ref("ApiRateLimit"), "CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel"),
 		},
 		"KeysFunction": {
@@ -390,9 +394,12 @@ func TestEnvironment(t *testing.T) {
 }
 
 // Least privilege: a function writes to its own log group; the authorizer reads
-// its one secret, and keys; agents and chat count usage, and can neither read nor
-// write a key or the audit chain; nobody deletes an item. Chat may use what its
-// parameters name: by default nothing. Nothing else is allowed to anybody.
+// its one secret, and keys; agents, chat and jobs count usage, chat counts
+// token budgets too, and they can neither read nor write a key or the audit chain;
+// conversations chat reads and writes, jobs reads and deletes; replies that are
+// kept for a repeated request chat reads, writes and deletes, and nobody deletes
+// anything else. Chat may use what its parameters name: by default
+// nothing. Nothing else is allowed to anybody.
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	attribute := func(id string) object { return object{"Fn::GetAtt": []any{id, "Arn"}} }
@@ -406,11 +413,14 @@ func TestRoles(t *testing.T) {
 		}
 		return s
 	}
-	usage := items([]any{"dynamodb:UpdateItem", "dynamodb:PutItem", "dynamodb:GetItem"}, "use#*", "hours#*")
+	count := []any{"dynamodb:UpdateItem", "dynamodb:PutItem", "dynamodb:GetItem"}
+	usage := items(count, "use#*", "hours#*")
+	replays := items([]any{"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"}, "replay#*")
 	extra := map[string][]any{
 		"AuthorizerFunction": {allow("secretsmanager:GetSecretValue", object{"Ref": "TokenSecret"}), items("dynamodb:GetItem", "key#*")},
 		"AgentsFunction":     {usage},
-		"ChatFunction":       {usage},
+		"ChatFunction":       {items(count, "use#*", "hours#*", "budget#*"), items([]any{"dynamodb:GetItem", "dynamodb:PutItem"}, "session#*"), replays},
+		"JobsFunction":       {items(count, "use#*", "hours#*"), items([]any{"dynamodb:GetItem", "dynamodb:DeleteItem"}, "session#*")},
 		"KeysFunction":       {items([]any{"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"})},
 	}
 	chosen := map[string]map[string]any{ // by condition

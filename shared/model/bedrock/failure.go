@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -45,7 +46,11 @@ func diagnose(err error) (told error, passing bool) {
 	}
 	switch {
 	case errors.As(err, &unsent):
-		return fmt.Errorf("%w: no answer: %s", model.ErrUnavailable, quote(withoutURL(unsent.Err).Error())), true
+		kind := model.ErrFailed // it may be at work, and on the bill
+		if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
+			kind = model.ErrUnavailable
+		}
+		return fmt.Errorf("%w: no answer: %s", kind, quote(withoutURL(unsent.Err).Error())), true
 	case isResponse && response.HTTPStatusCode() != http.StatusOK:
 		kind, passing := byStatus(response.HTTPStatusCode())
 		told = fmt.Errorf("%w: HTTP status %d", kind, response.HTTPStatusCode())

@@ -64,7 +64,7 @@ func TestFailuresBeforeAnAnswer(t *testing.T) {
 		{"a proxy's 401", bedrockfake.Reply(401, "text/plain", strings.NewReader("secret")), model.ErrUnavailable, "HTTP status 401", 1},
 		{"an error that is no JSON", bedrockfake.Reply(400, "application/json", strings.NewReader("{{{secret")), model.ErrFailed, "HTTP status 400", 1},
 
-		{"broken off", bedrockfake.Drop(), model.ErrUnavailable, "no answer: \"EOF\"", 2},
+		{"broken off", bedrockfake.Drop(), model.ErrFailed, "no answer: \"EOF\"", 2},
 		{"an empty answer", bedrockfake.Reply(200, "application/vnd.amazon.eventstream", strings.NewReader("")), model.ErrFailed, "cut off", 2},
 		{"a reset after the response's header", bedrockfake.Handle(reset), model.ErrFailed, "cut off: read tcp", 2},
 		{"a page for an answer", bedrockfake.Reply(200, "text/html", strings.NewReader("<html><body>Log in to the network</body></html>")), model.ErrFailed, "a frame of", 1},

@@ -94,6 +94,9 @@ func notAnswered(err error, seen *progress, key secret.String) *failure {
 	case seen.answered.Load():
 		f.kind = model.ErrFailed
 	default:
+		if seen.sent.Load() {
+			f.kind = model.ErrFailed // it may be at work, and on the bill
+		}
 		_, reset := errors.AsType[streamReset](err)
 		f.mayRetry = !seen.sent.Load() || seen.reused.Load() && !reset
 	}

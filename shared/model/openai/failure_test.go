@@ -130,7 +130,7 @@ func TestNoSecondTry(t *testing.T) {
 		{"by a date", refuses(503, "", "Retry-After", "Wed, 21 Oct 2037 07:28:00 GMT"), model.ErrUnavailable},
 		{"it says so", refuses(429, "", "X-Should-Retry", "false"), model.ErrUnavailable},
 		{"no number, no date", refuses(503, "", "Retry-After", "soon"), model.ErrUnavailable},
-		{"all of the prompt was sent: it may be at work", hangsUp, model.ErrUnavailable},
+		{"all of the prompt was sent: it may be at work", hangsUp, model.ErrFailed},
 		{"an answer has begun", func(w http.ResponseWriter, r *http.Request) {
 			says(begin, text("Hel"))(w, r)
 			panic(http.ErrAbortHandler)

@@ -570,7 +570,7 @@ func TestHTTP2(t *testing.T) {
 		t.Error("the upstream has not seen that we left")
 	}
 	_, err := run(t, m)
-	isKind(t, err, model.ErrUnavailable)
+	isKind(t, err, model.ErrFailed)
 	if calls.Load() != 3 {
 		t.Errorf("%d calls: a stream that was reset is sent again", calls.Load())
 	}
