@@ -46,7 +46,12 @@ writes an event in a line; that is an export, which ` + "`postern audit verify`"
 			return c.auditTable(os.Stdout, after)
 		}),
 	}
-	cmd.Flags().Int64Var(&after, "after", 0, "begin behind the event of this `number`")
+	cmd.Flags().Func("after", "begin behind the event of this `number`", func(text string) (err error) {
+		if after, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return errors.New("it takes the number of an event")
+		}
+		return nil
+	})
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
@@ -116,8 +121,9 @@ its place, and the exit status is 1.
 
 Only against a head that was noted elsewhere can it be told whether the end was
 cut off, or all was written anew: each act's log line has one (audit_seq and
-audit_hash), each act from this command line tells one ("audit SEQ:HASH"), and
-so does this command in its last line.
+audit_hash), each act from this command line on this machine's data folder tells
+one ("audit SEQ:HASH"; with --url the server's log has it), and so does this
+command in its last line.
 
 An act without an outcome is a warning, and the exit status is 0: a process may
 have ended in the middle of it.`,

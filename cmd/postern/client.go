@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"time"
 
 	"postern/shared/api"
@@ -35,6 +36,7 @@ type client struct {
 	base      string        // the URL before the API's paths; "": this machine's data folder
 	token     secret.String // empty: the folder asks for none
 	notes     *notes        // nil: they are in the server's log
+	status    int           // of the last answer
 	close     func() error
 }
 
@@ -60,18 +62,19 @@ func (c *client) call(method, path string, body any, tag string) (answer, error)
 		return answer{}, c.unreached(err, sent && method != http.MethodGet)
 	}
 	defer response.Body.Close()
+	c.status = response.StatusCode
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxReply+1))
 	switch {
 	case err != nil:
 		return answer{}, c.unreached(err, method != http.MethodGet)
 	case len(text) > maxReply:
-		return answer{}, c.foreign(response.StatusCode)
+		return answer{}, c.foreign()
 	case response.StatusCode >= 300:
 		return answer{}, c.refusal(response, text)
 	}
 	var line bytes.Buffer
 	if len(text) > 0 && json.Compact(&line, text) != nil {
-		return answer{}, c.foreign(response.StatusCode)
+		return answer{}, c.foreign()
 	}
 	return answer{line.Bytes(), response.Header.Get("ETag")}, nil
 }
@@ -115,9 +118,9 @@ func (c *client) unreached(err error, done bool) error {
 	return fmt.Errorf("%s doesn't answer (%s): %s", c.base, clean(err.Error()), cure)
 }
 
-// foreign is the error of an answer that isn't Postern's.
-func (c *client) foreign(status int) error {
-	return fmt.Errorf("%s answers %d, but not as Postern does: --url takes the address of its API, up to where /agents and /keys begin", c.base, status)
+// foreign is the error of a last answer that isn't Postern's.
+func (c *client) foreign() error {
+	return fmt.Errorf("%s answers %d, but not as Postern does: --url takes the address of its API, up to where /agents and /keys begin", c.base, c.status)
 }
 
 // refusal is the error of an answer that is none of success.
@@ -128,7 +131,7 @@ func (c *client) refusal(response *http.Response, body []byte) error {
 		return fmt.Errorf("%s answers with a redirect to %.200q, and a token is not sent on: name the address itself with --url",
 			c.base, response.Header.Get("Location"))
 	case json.Unmarshal(body, &p) != nil || p.Error == "":
-		return c.foreign(response.StatusCode)
+		return c.foreign()
 	}
 	text := p.Error + ": " + p.Detail
 	if c.notes != nil {
@@ -141,7 +144,7 @@ func (c *client) refusal(response *http.Response, body []byte) error {
 // them. Each page has them in the member of that name; path has a query.
 func (c *client) list(path, member, after string) iter.Seq2[json.RawMessage, error] {
 	return func(yield func(json.RawMessage, error) bool) {
-		for more := true; more; {
+		for {
 			query := ""
 			if after != "" {
 				query = "&after=" + url.QueryEscape(after)
@@ -156,11 +159,22 @@ func (c *client) list(path, member, after string) iter.Seq2[json.RawMessage, err
 					return
 				}
 			}
-			if more = next != nil; more {
-				after = *next
+			if next == nil {
+				return
 			}
+			if !isBehind(*next, after) { // there would be no end
+				yield(nil, c.foreign())
+				return
+			}
+			after = *next
 		}
 	}
+}
+
+// isBehind reports whether a page that begins at next comes after the one that
+// began at after: ids are of one length, and the numbers of events grow.
+func isBehind(next, after string) bool {
+	return cmp.Or(cmp.Compare(len(next), len(after)), strings.Compare(next, after)) > 0
 }
 
 func (c *client) page(path, member string) (entries []json.RawMessage, next *string, err error) {
@@ -172,8 +186,8 @@ func (c *client) page(path, member string) (entries []json.RawMessage, next *str
 	if json.Unmarshal(answer.body, &page) != nil ||
 		json.Unmarshal(page[member], &entries) != nil ||
 		json.Unmarshal(page["next"], &next) != nil ||
-		next != nil && len(entries) == 0 { // there would be no end
-		return nil, nil, c.foreign(http.StatusOK)
+		next != nil && len(entries) == 0 {
+		return nil, nil, c.foreign()
 	}
 	return entries, next, nil
 }

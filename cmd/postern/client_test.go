@@ -119,14 +119,21 @@ func TestPagesOfForeignServers(t *testing.T) {
 		"entries that are no list":   `{"keys":{},"next":null}`,
 		"no next":                    `{"keys":[]}`,
 		"no object":                  `[]`,
+		"the page before once more":  `{"keys":[{}],"next":"b"}`,
+		"a page further back":        `{"keys":[{}],"next":"a"}`,
+		"a shorter place":            `{"keys":[{}],"next":""}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) }))
 			defer s.Close()
 			var last error
-			for entry, err := range at(s.URL).list("/keys?limit=1", "keys", "") {
-				if last = err; err == nil {
+			got := 0
+			for entry, err := range at(s.URL).list("/keys?limit=1", "keys", "b") {
+				if last = err; err == nil && string(entry) != "{}" {
 					t.Errorf("%s", entry)
+				}
+				if got++; got > 2 {
+					t.Fatal("there is no end")
 				}
 			}
 			if last == nil || !strings.Contains(last.Error(), "not as Postern does") {
@@ -159,6 +166,28 @@ func TestKeysOfForeignServers(t *testing.T) {
 				t.Errorf("%v, %q, %v", k, tag, err)
 			}
 		})
+	}
+}
+
+// A new key that isn't there is no success, and the answer's own status is told.
+func TestNewKeysOfForeignServers(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{`{"id":"4fGh7Kl0PqRs","name":"n"}`, `{"id":"4fGh7Kl0PqRs","key":""}`, `{"id":"4fGh7Kl0PqRs","key":null}`, `{"name":"n"}`, `[]`, ``} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusCreated)
+			io.WriteString(w, body)
+		}))
+		c := at(s.URL)
+		created, err := c.call("POST", "/keys", fields{}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, asJSON := range []bool{false, true} {
+			if err := c.showNew(created, asJSON); err == nil || !strings.HasPrefix(err.Error(), s.URL+" answers 201, but not as Postern does") {
+				t.Errorf("%s: %v", body, err)
+			}
+		}
+		s.Close()
 	}
 }
 
@@ -354,7 +383,9 @@ func TestState(t *testing.T) {
 		{"no grace", keys.Key{}, "0", "active", "Without grace"},
 		{"no grace in days", keys.Key{}, "00d", "active", "Without grace"},
 		{"rotated, the old one at its end", keys.Key{PreviousExpiresAt: at(0)}, "10m", "active", ""},
-		{"rotated, the old one before its end", keys.Key{PreviousExpiresAt: at(1)}, "", "active", "The one before"},
+		{"rotated, the old one before its end", keys.Key{PreviousExpiresAt: at(1)}, "", "active", ""},
+		{"rotated without grace, the old one at its end", keys.Key{PreviousExpiresAt: at(0)}, "0", "active", "Without grace the old one stops working at once."},
+		{"rotated without grace, the old one before its end", keys.Key{PreviousExpiresAt: at(1)}, "0s", "active", "Without grace the old one stops working at once, and so do"},
 	} {
 		k := key{Key: row.key}
 		if got := k.state(now); got != row.state {

@@ -97,7 +97,7 @@ func (p *place) listCommand() *cobra.Command {
 			for entry, err := range c.list("/keys?limit=100", "keys", "") {
 				var k key
 				if err == nil && json.Unmarshal(entry, &k) != nil {
-					err = c.foreign(http.StatusOK)
+					err = c.foreign()
 				}
 				if err != nil {
 					return err
@@ -152,7 +152,8 @@ func (p *place) updateCommand() *cobra.Command {
 		Short: "Change what is given, and leave the rest as it is",
 		Long: `Change a key. A list that is given takes the place of the one before, and
 --clear takes a bound away: "--clear agents" is the key for all agents.
-Whoever changes a key that somebody else has just changed is told so.`,
+Whoever changes a key that somebody else has just changed is told so. --disable
+alone holds in any case.`,
 		Example: `  postern keys update 4fGh7Kl0PqRs --rate-limit 500 --clear expires_at`,
 		Args:    oneKey,
 		RunE: p.with(func(c *client, args []string) error {
@@ -166,6 +167,9 @@ Whoever changes a key that somebody else has just changed is told so.`,
 			if disable {
 				if err := confirm(fmt.Sprintf("Disable key %s? Whoever uses it is refused.", k), yes); err != nil {
 					return err
+				}
+				if len(f) == 1 {
+					tag = "" // whoever changes it at the same time
 				}
 			}
 			updated, err := c.call(http.MethodPatch, pathOf(args[0]), f, tag)
@@ -192,7 +196,9 @@ func (p *place) rotateCommand() *cobra.Command {
 		Use:   "rotate ID",
 		Short: "Put a new key in the place of the old one, and show it this once",
 		Long: `Make a new key of the same id. The old one works until its grace has ended,
-24h if nothing is said, so there is time to hand out the new one.
+24h if nothing is said, so there is time to hand out the new one; those from
+before other rotations keep their own ends. --grace 0 ends all of them at once,
+after a leak.
 Standard output has the key and nothing else; its record is on standard error.`,
 		Example: `  KEY=$(postern keys rotate 4fGh7Kl0PqRs --grace 7d)`,
 		Args:    oneKey,
@@ -226,12 +232,12 @@ Standard output has the key and nothing else; its record is on standard error.`,
 // endsAtOnce says what a rotation of k makes useless without warning.
 func (k key) endsAtOnce(grace string, now time.Time) string {
 	switch {
-	case grace != "" && strings.Trim(grace, "0smhd") == "":
-		return "Without grace the old one stops working at once."
+	case grace == "" || strings.Trim(grace, "0smhd") != "":
+		return ""
 	case k.PreviousExpiresAt != nil && now.Before(*k.PreviousExpiresAt):
-		return "The one before the last rotation would work until " + moment(k.PreviousExpiresAt) + ", and stops working at once."
+		return "Without grace the old one stops working at once, and so do those before it."
 	}
-	return ""
+	return "Without grace the old one stops working at once."
 }
 
 func (p *place) revokeCommand() *cobra.Command {
@@ -242,14 +248,14 @@ func (p *place) revokeCommand() *cobra.Command {
 		Example: `  postern keys revoke 4fGh7Kl0PqRs`,
 		Args:    oneKey,
 		RunE: p.with(func(c *client, args []string) error {
-			k, tag, err := c.find(args[0])
+			k, _, err := c.find(args[0])
 			if err != nil {
 				return err
 			}
 			if err := confirm(fmt.Sprintf("Revoke key %s? That is for good.", k), yes); err != nil {
 				return err
 			}
-			if _, err := c.call(http.MethodDelete, pathOf(args[0]), nil, tag); err != nil {
+			if _, err := c.call(http.MethodDelete, pathOf(args[0]), nil, ""); err != nil {
 				return err
 			}
 			fmt.Fprintf(os.Stderr, "revoked %s\n", k)
@@ -260,8 +266,8 @@ func (p *place) revokeCommand() *cobra.Command {
 	return cmd
 }
 
-// find reads a key and its version, so that what is decided on it is refused if
-// it is another one by then.
+// find reads a key and its version, so that what is decided on it can be refused
+// if it is another one by then.
 func (c *client) find(id string) (key, string, error) {
 	found, err := c.call(http.MethodGet, pathOf(id), nil, "")
 	if err != nil {
@@ -269,7 +275,7 @@ func (c *client) find(id string) (key, string, error) {
 	}
 	k, err := c.key(found)
 	if err == nil && found.tag == "" {
-		err = c.foreign(http.StatusOK)
+		err = c.foreign()
 	}
 	return k, found.tag, err
 }
@@ -278,7 +284,7 @@ func (c *client) find(id string) (key, string, error) {
 func (c *client) key(a answer) (key, error) {
 	var k key
 	if json.Unmarshal(a.body, &k) != nil || k.ID == "" {
-		return key{}, c.foreign(http.StatusOK)
+		return key{}, c.foreign()
 	}
 	return k, nil
 }
@@ -313,12 +319,14 @@ func (c *client) show(w *os.File, a answer, asJSON bool) error {
 // showNew shows a new key, which nobody else ever will.
 func (c *client) showNew(a answer, asJSON bool) error {
 	k, err := c.key(a)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if asJSON {
+	case k.Token == "":
+		return c.foreign()
+	case asJSON:
 		err = jsonLine(os.Stdout, a.body)
-	} else {
+	default:
 		c.show(os.Stderr, a, false)
 		fmt.Fprintln(os.Stderr, "The key, shown this once:")
 		_, err = fmt.Println(clean(k.Token))

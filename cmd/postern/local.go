@@ -23,10 +23,17 @@ import (
 )
 
 // openFolder makes the client of a data folder, which a server may be using
-// meanwhile.
-func openFolder(dir string) (*client, error) {
-	store, err := sqlite.Beside(sqlite.Config{Dir: dir})
-	if err != nil {
+// meanwhile. Only to create a key one is made: a list of a new folder would tell
+// of no keys where there are some, elsewhere.
+func openFolder(dir string, create bool) (*client, error) {
+	if _, err := os.Stat(dir); create && errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(os.Stderr, "making the data folder %s\n", dir)
+	}
+	store, err := sqlite.Beside(sqlite.Config{Dir: dir, Existing: !create})
+	switch {
+	case !create && errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("there is no data folder %s, or no database in it: name it with --data or DATA_DIR, or a server with --url; `postern run` and `postern keys create` make one", dir)
+	case err != nil:
 		return nil, err
 	}
 	c, err := overTable(store, os.Stderr)
@@ -81,16 +88,6 @@ func dataFolder(flag string) (string, error) {
 	}
 	s, err := settings.Parse(layers...)
 	return s.DataDir, err
-}
-
-// existing refuses a data folder that there is not: a list of a folder that was
-// made for it would tell of no keys where there are some, elsewhere.
-func existing(dir string) error {
-	_, err := os.Stat(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no data folder %s: name it with --data or DATA_DIR, or a server with --url; `postern run` and `postern keys create` make one", dir)
-	}
-	return err
 }
 
 // console is the door for who sits at this machine.

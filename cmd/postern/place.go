@@ -2,8 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 )
@@ -26,31 +24,23 @@ func (p *place) flags(cmd *cobra.Command) {
 
 // with runs do with a client of the place.
 func (p *place) with(do func(c *client, args []string) error) func(*cobra.Command, []string) error {
-	return func(_ *cobra.Command, args []string) error { return p.run(args, existing, do) }
+	return func(_ *cobra.Command, args []string) error { return p.run(false, args, do) }
 }
 
 // withNew is with, and makes the data folder if there is none.
 func (p *place) withNew(do func(c *client, args []string) error) func(*cobra.Command, []string) error {
-	return func(_ *cobra.Command, args []string) error {
-		announce := func(dir string) error {
-			if existing(dir) != nil {
-				fmt.Fprintf(os.Stderr, "making the data folder %s\n", dir)
-			}
-			return nil
-		}
-		return p.run(args, announce, do)
-	}
+	return func(_ *cobra.Command, args []string) error { return p.run(true, args, do) }
 }
 
-func (p *place) run(args []string, look func(dir string) error, do func(c *client, args []string) error) error {
-	c, err := p.open(look)
+func (p *place) run(create bool, args []string, do func(c *client, args []string) error) error {
+	c, err := p.open(create)
 	if err != nil {
 		return err
 	}
 	return errors.Join(do(c, args), c.close())
 }
 
-func (p *place) open(look func(dir string) error) (*client, error) {
+func (p *place) open(create bool) (*client, error) {
 	if p.url != "" {
 		if p.data != "" {
 			return nil, errors.New("--url and --data are two places; name one")
@@ -61,8 +51,5 @@ func (p *place) open(look func(dir string) error) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := look(dir); err != nil {
-		return nil, err
-	}
-	return openFolder(dir)
+	return openFolder(dir, create)
 }

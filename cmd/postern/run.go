@@ -88,7 +88,7 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 	defer out.flush()
 	log := logger(out, s)
 	store, err := sqlite.Open(sqlite.Config{Dir: s.DataDir, Err: func(err error) {
-		log.Error("usage can't be written to the data folder; it is kept in memory", "error", err)
+		log.Error("the data folder can't be used", "error", err)
 	}})
 	if err != nil {
 		return fmt.Errorf("DATA_DIR: %w", err)

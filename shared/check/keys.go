@@ -186,7 +186,7 @@ func aKey() []Case {
 		Case{Name: "HEAD of a key", Method: "HEAD", Path: path, Header: bearer(), Want: Want{Status: 200, Header: map[string]string{"ETag": `"1"`}}},
 		Case{Name: "a key is as it was", Path: path, Header: bearer(), Want: Want{Status: 200, Header: map[string]string{"ETag": `"1"`, "RateLimit": Absent}, JSON: map[string]any{
 			"id": Any, "name": "reader", "scopes": "[agents:read]", "agents": "[assistant]", "allowed_ips": nil, "rate_limit": 500, "tokens_per_day": nil, "expires_at": nil,
-			"disabled": false, "created_at": Any, "created_by": "root", "revoked_at": nil, "previous_expires_at": nil, "last_used_at": Any, "key": Absent, "digest": Absent, "previous_digest": Absent}}},
+			"disabled": false, "created_at": Any, "created_by": "root", "revoked_at": nil, "previous_expires_at": nil, "last_used_at": Any, "key": Absent, "digest": Absent, "older": Absent}}},
 		Case{Name: "a key is in the list", Path: "/keys?limit=1", Header: bearer(), Want: Want{Status: 200, JSON: map[string]any{
 			"keys.0.id": Any, "keys.0.key": Absent, "keys.0.digest": Absent, "next": Any}}},
 		Case{Name: "the list goes on behind a key", Path: "/keys?after=zzzzzzzzzzzz", Header: bearer(), Want: Want{Status: 200, Body: `{"keys":[],"next":null}`}},

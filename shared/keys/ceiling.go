@@ -10,18 +10,16 @@ import (
 
 // Who may give what. The root token and ADMIN_API_KEY hold everything. Any other
 // caller that may administer keys makes, changes and rotates only those that
-// hold no more than itself, field by field: a key that it made or rotated is one
-// that it could use. Taking away needs no ceiling: everybody who may administer
-// keys may disable and revoke any.
+// hold no more than itself, field by field, before the change and after it: a key
+// that it made or rotated is one that it could use, and so it must be none that
+// others hold to be more. Taking away needs no ceiling: everybody who may
+// administer keys may disable and revoke any.
 
 // ceiling is a Grant that another must not go beyond.
 type ceiling struct {
 	Grant
 	defaultRate int // of keys without their own rate_limit; 0: none
 }
-
-// hasCeiling reports whether c may give only what it holds.
-func hasCeiling(c auth.Caller) bool { return c.Kind != auth.Root && c.Kind != auth.AdminKey }
 
 // grantOf is what c holds, as far as it shows. Addresses that can't be listed
 // any more are none.
@@ -36,10 +34,13 @@ func grantOf(c auth.Caller) Grant {
 	return g
 }
 
-// admits refuses a Grant that goes beyond the ceiling, and names the field.
-func (c ceiling) admits(g Grant) error {
+// admits refuses a Grant that goes beyond the ceiling, and names the field. Where
+// there is no ceiling, nil, nothing does.
+func (c *ceiling) admits(g Grant) error {
 	field := ""
 	switch {
+	case c == nil:
+		return nil
 	case !subset(g.Scopes, c.Scopes):
 		field = "scopes"
 	case c.Agents != nil && (g.Agents == nil || !subset(g.Agents, c.Agents)):
@@ -55,11 +56,11 @@ func (c ceiling) admits(g Grant) error {
 	default:
 		return nil
 	}
-	return api.Fail(api.ScopeMissing, "No credential gives what it does not hold: the %q of this key would go beyond your own. Ask for less, or use a credential that holds more.", field)
+	return api.Fail(api.ScopeMissing, "No credential gives what it does not hold: the %q of this key goes beyond your own. Ask for less, or use a credential that holds more; to disable or revoke the key, yours will do.", field)
 }
 
 // rate is how many requests an hour a holder of g has.
-func (c ceiling) rate(g Grant) uint {
+func (c *ceiling) rate(g Grant) uint {
 	n := c.defaultRate
 	if g.RateLimit != nil {
 		n = *g.RateLimit

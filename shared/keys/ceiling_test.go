@@ -95,6 +95,7 @@ func TestNoKeyMakesAStrongerOne(t *testing.T) {
 			refused("create", s.as(deputy, "POST", "/keys", with(row.field, row.value)))
 			refused("update", s.as(deputy, "PATCH", "/keys/"+child.ID, `{"`+row.field+`":`+row.value+`}`))
 			for act, r := range map[string]struct{ method, path, body string }{
+				"bring within": {"PATCH", "", with("", "")}, "bring within and enable": {"PATCH", "", strings.Replace(with("", ""), "{", `{"disabled":false,`, 1)},
 				"rotate": {"POST", "/rotate", ""}, "rename": {"PATCH", "", `{"name":"x"}`}, "enable": {"PATCH", "", `{"disabled":false}`}, "disable and rename": {"PATCH", "", `{"disabled":true,"name":"x"}`},
 			} {
 				refused(act, s.as(deputy, r.method, "/keys/"+stronger.ID+r.path, r.body))
@@ -107,8 +108,9 @@ func TestNoKeyMakesAStrongerOne(t *testing.T) {
 			if n := len(s.events()); n != chain {
 				t.Errorf("%s: a refused act is in the audit chain", row.field)
 			}
-			// What only takes away is everybody's who may administer.
+			// What only takes away is everybody's who may administer. Giving it back isn't.
 			s.as(deputy, "PATCH", "/keys/"+stronger.ID, `{"disabled":true}`).want(t, 200)
+			refused("enable within", s.as(deputy, "PATCH", "/keys/"+stronger.ID, strings.Replace(with("", ""), "{", `{"disabled":false,`, 1)))
 			s.as(deputy, "DELETE", "/keys/"+stronger.ID, "").want(t, 204)
 		}
 		s := newSite(t)
@@ -118,9 +120,7 @@ func TestNoKeyMakesAStrongerOne(t *testing.T) {
 			s.as(deputy, "PATCH", "/keys/"+child.ID, `{"name":"x"}`).want(t, 200)
 			s.as(deputy, "POST", "/keys/"+child.ID+"/rotate", "").want(t, 200)
 		}
-		// A stronger key may be brought within; its own key a deputy can only narrow.
-		stronger := s.create(with("rate_limit", "0"))
-		s.as(deputy, "PATCH", "/keys/"+stronger.ID, `{"rate_limit":100}`).want(t, 200)
+		// Its own key a deputy can only narrow.
 		s.as(deputy, "POST", "/keys/"+deputy.ID+"/rotate", "").want(t, 200)
 		s.as(deputy, "PATCH", "/keys/"+deputy.ID, `{"rate_limit":101}`).want(t, 403)
 		s.as(deputy, "PATCH", "/keys/"+deputy.ID, `{"rate_limit":99}`).want(t, 200)
@@ -232,6 +232,13 @@ func TestCeilingIsReadAnew(t *testing.T) {
 	}{
 		{func(string) {}, 201},
 		{func(id string) { s.ask("PATCH", "/keys/"+id, `{"agents":["a"]}`).want(t, 200) }, 403},
+		{func(id string) { s.ask("PATCH", "/keys/"+id, `{"scopes":["chat"]}`).want(t, 200) }, 403},
+		{func(id string) { s.ask("POST", "/keys/"+id+"/rotate", "").want(t, 200) }, 201},
+		{func(id string) { s.ask("POST", "/keys/"+id+"/rotate", `{"grace":"0"}`).want(t, 200) }, 401},
+		{func(id string) {
+			s.ask("POST", "/keys/"+id+"/rotate", `{"grace":"3s"}`).want(t, 200)
+			s.Add(3 * time.Second)
+		}, 401},
 		{func(id string) { s.ask("PATCH", "/keys/"+id, `{"disabled":true}`).want(t, 200) }, 401},
 		{func(id string) { s.ask("DELETE", "/keys/"+id, "").want(t, 204) }, 401},
 		{func(id string) {
@@ -257,6 +264,73 @@ func TestCeilingIsReadAnew(t *testing.T) {
 		return nil
 	}, nil)
 	s.as(deputy, "POST", "/keys", plain).want(t, 503)
+}
+
+// TestRotatedAway: a token that was rotated away does nothing to any key, its own
+// least of all, though a verifier's cache still lets it in; and neither does a
+// request whose credential can't be told. The new token does.
+func TestRotatedAway(t *testing.T) {
+	t.Parallel()
+	for home, arrive := range map[string]func(testing.TB, auth.Caller) auth.Caller{"local": locally, "Lambda": onLambda} {
+		s := newSite(t)
+		made := s.create(full)
+		deputy := arrive(t, s.holder(made.Token))
+		other := s.create(plain).ID
+		token := s.ask("POST", "/keys/"+made.ID+"/rotate", `{"grace":"0"}`).want(t, 200).key(t).Token
+		chain := len(s.events())
+		acts := []struct{ method, target, body string }{
+			{"POST", "/keys", plain},
+			{"PATCH", "/keys/" + other, `{"name":"x"}`}, {"PATCH", "/keys/" + other, `{"disabled":true}`}, {"POST", "/keys/" + other + "/rotate", ""}, {"DELETE", "/keys/" + other, ""},
+			{"PATCH", "/keys/" + made.ID, `{"name":"x"}`}, {"POST", "/keys/" + made.ID + "/rotate", ""}, {"DELETE", "/keys/" + made.ID, ""},
+		}
+		for _, act := range acts {
+			for name, headers := range map[string][]string{
+				"the old token": {"Authorization: Bearer " + made.Token}, "the old token as API key": {"X-API-Key: " + made.Token}, "none": nil, "another's": {"X-API-Key: " + s.create(full).Token},
+				"two": {"X-API-Key: " + token, "Authorization: Bearer " + made.Token}, "a scheme": {"Authorization: Basic " + token}, "the digest": {"X-API-Key: " + secret.DigestOf(token).Reveal()},
+			} {
+				if got := send(s.behind(door{deputy}), act.method, act.target, act.body, headers...); got.Status != 401 || !strings.Contains(got.Body, `"error":"Invalid API key"`) {
+					t.Errorf("%s, %s %s with %s: %d %s", home, act.method, act.target, name, got.Status, got.Body)
+				}
+			}
+		}
+		if !strings.Contains(s.log.String(), `"reason":"unknown"`) {
+			t.Error("the log doesn't say why")
+		}
+		for _, id := range []string{made.ID, other} {
+			if tag := s.ask("GET", "/keys/"+id, "").Header.Get("ETag"); tag != map[string]string{made.ID: `"2"`, other: `"1"`}[id] {
+				t.Errorf("%s: a key is at version %s", home, tag)
+			}
+		}
+		if n := len(s.events()) - chain; n != 2*len(acts) { // a key of another's each
+			t.Errorf("%s: %d events for refused acts", home, n)
+		}
+		for _, act := range acts {
+			if got := send(s.behind(door{deputy}), act.method, act.target, act.body, "X-API-Key: "+token); got.Status >= 300 {
+				t.Errorf("%s, %s %s with the new token: %d %s", home, act.method, act.target, got.Status, got.Body)
+			}
+		}
+	}
+}
+
+// TestRotatedAwayMeanwhile: between the look at the caller's own key and the
+// write, a rotation of it is a conflict.
+func TestRotatedAwayMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	deputy := s.holder(s.create(full).Token)
+	gets := 0
+	s.table.onEach(nil, func(op string, key table.Key) error {
+		if op == "get" && key.Sort == deputy.ID {
+			if gets++; gets == 1 { // of the key that is to be changed; the second is the caller's
+				s.table.onEach(nil, nil)
+				s.ask("POST", "/keys/"+deputy.ID+"/rotate", `{"grace":"0"}`).want(t, 200)
+			}
+		}
+		return nil
+	})
+	if got := s.as(deputy, "POST", "/keys/"+deputy.ID+"/rotate", ""); got.Status != 401 {
+		t.Errorf("%d %s", got.Status, got.Body)
+	}
 }
 
 // TestSecretsStayInside is P4 and I20: through every route and failure a token is
@@ -288,7 +362,7 @@ func TestSecretsStayInside(t *testing.T) {
 	for _, token := range []string{made.Token, rotated.Token, wrong(made.Token), made.Token + "x", made.Token[:69] + "-"} {
 		verify(token)
 		for _, body := range []string{
-			`{"name":"` + token + `"`, `{"name":1,"scopes":["` + token + `"]}`, `{"name":"a","scopes":["` + token + `"]}`, `{"name":"a","scopes":["chat"],"agents":["` + token + `"]}`,
+			`{"name":"` + token + `"`, `{"name":"` + token + `","scopes":["chat"]}`, `{"name":"my ` + token + `!","scopes":["chat"],"agents":["a"]}`, `{"name":1,"scopes":["` + token + `"]}`, `{"name":"a","scopes":["` + token + `"]}`, `{"name":"a","scopes":["chat"],"agents":["` + token + `"]}`,
 			`{"name":"a","scopes":["chat"],"allowed_ips":["` + token + `"]}`, `{"name":"a","scopes":["chat"],"expires_at":"` + token + `"}`, `{"grace":"` + token + `"}`,
 			`{"name":"a","scopes":["chat"],"rate_limit":"` + token + `"}`,
 		} {

@@ -158,8 +158,25 @@ func name(s string) (string, error) {
 		return "", fmt.Errorf("has %d characters: %s", n, takesName)
 	case strings.ContainsFunc(s, isControl):
 		return "", errors.New("has a control character: " + takesName)
+	case hasToken(s):
+		return "", errors.New("has an issued key in it, or its beginning, which everybody who lists keys would see: choose another")
 	}
 	return s, nil
+}
+
+// hasToken reports whether something in s begins as an issued key does up to its
+// secret, whole or not.
+func hasToken(s string) bool {
+	for {
+		_, rest, found := strings.Cut(s, prefix)
+		if !found {
+			return false
+		}
+		if len(rest) > idLength && isID(rest[:idLength]) && rest[idLength] == '_' {
+			return true
+		}
+		s = rest
+	}
 }
 
 // isControl reports whether r does something to a line of text but stand in it.
@@ -184,7 +201,7 @@ func scopes(list texts) ([]route.Scope, error) {
 
 func agents(list texts) ([]string, error) {
 	return entries(list, "it takes 1 to 100 names of agents, each once, or null for all agents", func(s string) bool {
-		return strings.TrimSpace(s) != "" && utf8.RuneCountInString(s) <= maxAgent && !strings.ContainsFunc(s, isControl)
+		return strings.TrimSpace(s) != "" && utf8.RuneCountInString(s) <= maxAgent && !strings.ContainsFunc(s, isControl) && !hasToken(s)
 	})
 }
 

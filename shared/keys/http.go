@@ -1,10 +1,13 @@
 package keys
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +15,7 @@ import (
 	"postern/shared/api"
 	"postern/shared/audit"
 	"postern/shared/auth"
+	"postern/shared/route"
 	"postern/shared/secret"
 	"postern/shared/table"
 )
@@ -22,7 +26,8 @@ import (
 //
 // A change is written over the version that it was decided on. If somebody else
 // was faster, or If-Match names another version, the answer is 409 and nothing
-// is changed.
+// is changed. Only who takes a key away, by DELETE or a PATCH that does nothing but
+// disable, without If-Match, wins over whatever others do at the same time.
 type Admin struct {
 	Table table.Table
 	Audit *audit.Log
@@ -54,7 +59,10 @@ type shown struct {
 	Token      string     `json:"key,omitempty"` // when it is new, and never again
 }
 
-var errNoKey = api.Fail(api.NotFound, "There is no such key: GET /keys lists those there are.")
+var (
+	errNoKey   = api.Fail(api.NotFound, "There is no such key: GET /keys lists those there are.")
+	errRevoked = api.Fail(api.Conflict, "This key is revoked, for good: create another.")
+)
 
 // Create serves POST /keys.
 func (a *Admin) Create(w http.ResponseWriter, r *http.Request, caller auth.Caller) error {
@@ -72,10 +80,14 @@ func (a *Admin) Create(w http.ResponseWriter, r *http.Request, caller auth.Calle
 		Key:     Key{ID: id, Grant: grant, CreatedAt: now, CreatedBy: caller.ID},
 		current: secret.DigestOf(token.Reveal()),
 	}
-	if err := a.permit(r.Context(), caller, created, now); err != nil {
+	own, err := a.ceilingOf(r, caller, now)
+	if err != nil {
 		return err
 	}
-	if err := a.act(w, r, caller, "keys.create", created); err != nil {
+	if err := cmp.Or(fits(created), own.admits(grant)); err != nil {
+		return err
+	}
+	if err := a.act(w, r, caller, "keys.create", created, nil); err != nil {
 		return err
 	}
 	w.Header().Set("Location", "/keys/"+id)
@@ -107,7 +119,37 @@ func (a *Admin) List(w http.ResponseWriter, r *http.Request, _ auth.Caller) erro
 	if err != nil {
 		return err
 	}
+	n, err := fitting(body.Keys)
+	if err != nil {
+		return err
+	}
+	if n < len(body.Keys) {
+		body.Keys, body.Next = body.Keys[:n], &body.Keys[n-1].ID
+	}
 	return api.WriteJSON(w, http.StatusOK, body)
+}
+
+// maxListed is how large the records of a page may be together: Lambda answers at
+// most 6 MB, in which the body is a JSON string.
+const maxListed = 4 << 20
+
+// fitting is how many records from the first on make a page, one at least.
+func fitting(records []shown) (int, error) {
+	size := 0
+	for i, k := range records {
+		text, err := api.Encode(k)
+		if err != nil {
+			return 0, err
+		}
+		quoted, err := json.Marshal(string(text))
+		if err != nil {
+			return 0, err
+		}
+		if size += len(quoted); size > maxListed && i > 0 {
+			return i, nil
+		}
+	}
+	return len(records), nil
 }
 
 // Get serves GET /keys/{id}.
@@ -141,19 +183,35 @@ func (a *Admin) Update(w http.ResponseWriter, r *http.Request, caller auth.Calle
 		return err
 	}
 	now := a.now()
+	own, err := a.ceilingOf(r, caller, now)
+	if err != nil {
+		return err
+	}
+	before := updated.Grant
 	if updated.Grant, err = body.onto(updated.Grant, now); err != nil {
 		return err
 	}
-	updated.boundPrevious()
+	updated.boundOlder()
+	again := disable
 	if !body.onlyDisables() {
-		if err := a.permit(r.Context(), caller, updated, now); err != nil {
+		again = nil
+		if err := cmp.Or(own.admits(before), fits(updated), own.admits(updated.Grant)); err != nil {
 			return err
 		}
 	}
-	if err := a.act(w, r, caller, "keys.update", updated); err != nil {
+	if err := a.act(w, r, caller, "keys.update", updated, again); err != nil {
 		return err
 	}
 	return reply(w, http.StatusOK, updated, shown{LastUsedAt: lastUsed})
+}
+
+// disable disables what can be changed.
+func disable(r *record) error {
+	if r.RevokedAt != nil {
+		return errRevoked
+	}
+	r.Disabled = true
+	return nil
 }
 
 // Revoke serves DELETE /keys/{id}. What is revoked already stays as it is.
@@ -165,10 +223,19 @@ func (a *Admin) Revoke(w http.ResponseWriter, r *http.Request, caller auth.Calle
 	if err := ifMatch(r, revoked); err != nil {
 		return err
 	}
+	now := a.now()
+	if _, err := a.ceilingOf(r, caller, now); err != nil {
+		return err
+	}
+	revoke := func(r *record) error {
+		if r.RevokedAt == nil {
+			r.RevokedAt = &now
+		}
+		return nil
+	}
 	if revoked.RevokedAt == nil {
-		now := a.now()
-		revoked.RevokedAt = &now
-		if err := a.act(w, r, caller, "keys.revoke", revoked); err != nil {
+		revoke(revoked)
+		if err := a.act(w, r, caller, "keys.revoke", revoked, revoke); err != nil {
 			return err
 		}
 	}
@@ -199,12 +266,21 @@ func (a *Admin) Rotate(w http.ResponseWriter, r *http.Request, caller auth.Calle
 		return err
 	}
 	now := a.now()
-	if err := a.permit(r.Context(), caller, rotated, now); err != nil {
+	own, err := a.ceilingOf(r, caller, now)
+	if err != nil {
 		return err
 	}
+	if err := own.admits(rotated.Grant); err != nil {
+		return err
+	}
+	if rotated.hasExpired(now) {
+		return api.Fail(api.Conflict, `This key has expired, and so would a new token of it: give it another "expires_at" first.`)
+	}
 	token := renew(rotated.ID)
-	rotated.rotate(secret.DigestOf(token.Reveal()), grace, now)
-	if err := a.act(w, r, caller, "keys.rotate", rotated); err != nil {
+	if err := rotated.rotate(secret.DigestOf(token.Reveal()), grace, now); err != nil {
+		return err
+	}
+	if err := a.act(w, r, caller, "keys.rotate", rotated, nil); err != nil {
 		return err
 	}
 	return reply(w, http.StatusOK, rotated, shown{LastUsedAt: lastUsed, Token: token.Reveal()})
@@ -237,13 +313,13 @@ func (a *Admin) findToChange(r *http.Request) (*record, error) {
 		return nil, err
 	}
 	if found.RevokedAt != nil {
-		return nil, api.Fail(api.Conflict, "This key is revoked, for good: create another.")
+		return nil, errRevoked
 	}
 	return found, nil
 }
 
-// permit refuses a record that is not to be, or that caller may not give.
-func (a *Admin) permit(ctx context.Context, caller auth.Caller, r *record, now time.Time) error {
+// fits refuses a record that is not to be.
+func fits(r *record) error {
 	holder, err := r.caller()
 	if err != nil {
 		return err
@@ -252,38 +328,53 @@ func (a *Admin) permit(ctx context.Context, caller auth.Caller, r *record, now t
 		return &api.Error{Code: api.InvalidRequest, Err: err,
 			Detail: `The fields "name" and "agents" are too long together: the authorizer hands on 4 KB about a caller. Name fewer agents.`}
 	}
-	if !hasCeiling(caller) {
-		return nil
-	}
-	own := grantOf(caller)
-	if caller.Kind == auth.IssuedKey {
-		if own, err = a.ownGrant(ctx, caller.ID, now); err != nil {
-			return err
-		}
-	}
-	return ceiling{own, a.DefaultRate}.admits(r.Grant)
+	return nil
 }
 
-// ownGrant is what the issued key id holds now. It is read, because a Lambda's
-// caller doesn't say from where it may call; so an administrator who was just
-// revoked gives nothing any more.
-func (a *Admin) ownGrant(ctx context.Context, id string, now time.Time) (Grant, error) {
-	if !isID(id) {
+// ceilingOf is what caller may give now; nil: everything. A change asks for it
+// after it has read the record, so that a rotation of the caller's own key in
+// between is a conflict.
+func (a *Admin) ceilingOf(r *http.Request, caller auth.Caller, now time.Time) (*ceiling, error) {
+	own := grantOf(caller)
+	switch caller.Kind {
+	case auth.Root, auth.AdminKey:
+		return nil, nil
+	case auth.IssuedKey:
+		var err error
+		if own, err = a.ownGrant(r, caller.ID, now); err != nil {
+			return nil, err
+		}
+	}
+	return &ceiling{own, a.DefaultRate}, nil
+}
+
+// ownGrant is what the issued key id holds now, if r's credential is a token of it
+// now. That is read, because a Lambda's caller doesn't say from where it may call,
+// and because a verifier's cache lets in for some seconds who was just revoked, or
+// has a token that was just rotated away: such an administrator does nothing any
+// more.
+func (a *Admin) ownGrant(r *http.Request, id string, now time.Time) (Grant, error) {
+	token, err := auth.Credential(r.Header["Authorization"], r.Header["X-Api-Key"])
+	if err != nil || !isID(id) {
 		return Grant{}, auth.Unknown
 	}
-	own, err := read(ctx, a.Table, id)
+	own, err := read(r.Context(), a.Table, id)
 	switch {
 	case errors.Is(err, table.ErrNotFound):
 		return Grant{}, auth.Unknown
 	case err != nil:
 		return Grant{}, api.Because(api.Unavailable, err)
+	case !own.accepts(secret.DigestOf(token), now):
+		return Grant{}, auth.Unknown
+	case !slices.Contains(own.Scopes, route.Admin):
+		return Grant{}, api.Fail(api.ScopeMissing, "This needs a credential with the scope %q.", route.Admin)
 	}
 	return own.Grant, own.state(now)
 }
 
 // act writes what an administrator decided, between its intent and its outcome
-// in the audit log.
-func (a *Admin) act(w http.ResponseWriter, r *http.Request, caller auth.Caller, action string, changed *record) error {
+// in the audit log. again is of a change that takes away, see writeAnyway.
+func (a *Admin) act(w http.ResponseWriter, r *http.Request, caller auth.Caller, action string, changed *record, again func(*record) error) error {
 	event, err := a.Audit.Do(r.Context(), audit.Act{
 		Actor:     caller.ID,
 		Action:    action,
@@ -291,14 +382,19 @@ func (a *Admin) act(w http.ResponseWriter, r *http.Request, caller auth.Caller, 
 		RequestID: api.RequestID(w),
 		IP:        api.ClientAddress(w),
 	}, func(ctx context.Context) error {
-		err := changed.write(ctx, a.Table)
+		var err error
+		if again == nil || isConditional(r) {
+			err = changed.write(ctx, a.Table)
+		} else {
+			err = changed.writeAnyway(ctx, a.Table, again)
+		}
 		switch {
 		case errors.Is(err, table.ErrConflict):
 			return api.Because(api.Conflict, err)
-		case err != nil:
-			return api.Because(api.Unavailable, err)
+		case err == nil, err == errRevoked:
+			return err
 		}
-		return nil
+		return api.Because(api.Unavailable, err)
 	})
 	if event.Seq > 0 {
 		api.Annotate(w, slog.Int64("audit_seq", event.Seq), slog.String("audit_hash", event.Hash))
@@ -342,12 +438,11 @@ func (r *record) tag() string { return `"` + strconv.FormatInt(r.version, 10) + 
 // entity tags of which one must be the record's (RFC 9110, section 13.1.1). A
 // weak one never is. A precondition that can't be read is no absent one.
 func ifMatch(r *http.Request, found *record) error {
-	header := strings.Join(r.Header.Values("If-Match"), ",")
-	if _, conditional := r.Header["If-Match"]; !conditional || strings.TrimSpace(header) == "*" {
+	if !isConditional(r) {
 		return nil
 	}
 	match := false
-	for tag := range strings.SplitSeq(header, ",") {
+	for tag := range strings.SplitSeq(strings.Join(r.Header["If-Match"], ","), ",") {
 		tag = strings.Trim(tag, " \t")
 		opaque, quoted := strings.CutPrefix(strings.TrimPrefix(tag, "W/"), `"`)
 		opaque, closed := strings.CutSuffix(opaque, `"`)
@@ -360,6 +455,12 @@ func ifMatch(r *http.Request, found *record) error {
 		return &api.Error{Code: api.Conflict}
 	}
 	return nil
+}
+
+// isConditional reports whether r is about certain versions of a record.
+func isConditional(r *http.Request) bool {
+	values, given := r.Header["If-Match"]
+	return given && strings.TrimSpace(strings.Join(values, ",")) != "*"
 }
 
 // Pages of a list, in keys.

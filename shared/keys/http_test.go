@@ -73,6 +73,9 @@ func TestCreateRevokesNothing(t *testing.T) {
 	}
 }
 
+// key is in the form of an issued key, whoever's it is.
+const key = "postern_AAAAbbbb0000_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG1nmdmL"
+
 // wrongFields are the faults of POST's and PATCH's fields: each names the field,
 // and what it takes.
 var wrongFields = []struct{ field, value, detail string }{
@@ -88,6 +91,12 @@ var wrongFields = []struct{ field, value, detail string }{
 	{"name", `"a\u0085"`, "control character"},
 	{"name", `"a\u202eb"`, "control character"},
 	{"name", `"a\u2028b"`, "control character"},
+	{"name", `"` + key + `"`, "has an issued key in it"},
+	{"name", `"the key ` + key + `, rotated"`, "has an issued key in it"},
+	{"name", `"postern_` + key + `"`, "has an issued key in it"},
+	{"name", `"` + key[:25] + `"`, "has an issued key in it, or its beginning"},
+	{"agents", `["clerk","` + key + `"]`, "has a wrong entry, number 2"},
+	{"agents", `["-` + key + `!"]`, "has a wrong entry, number 1"},
 	{"scopes", `null`, "is null"},
 	{"scopes", `[]`, "is empty"},
 	{"scopes", `"chat"`, "takes an array of strings"},
@@ -192,6 +201,9 @@ func TestWrongFields(t *testing.T) {
 			if row.field != "disabled" && request == "POST" && !strings.Contains(detail, row.detail) {
 				t.Errorf("POST of %s %.60s: %s", row.field, row.value, got.Body)
 			}
+			if strings.Contains(got.Body, "postern_") {
+				t.Errorf("%s: the answer repeats the value: %s", request, got.Body)
+			}
 			if len(detail) > 400 {
 				t.Errorf("the answer grows with the fault: %s", detail)
 			}
@@ -237,6 +249,7 @@ func TestBounds(t *testing.T) {
 	for _, body := range []string{
 		`{"name":"` + strings.Repeat("é", 128) + `","scopes":["admin","agents:read","chat"]}`,
 		`{"name":"👩‍🚀 Zoë's <key> & \"more\"","scopes":["chat"],"rate_limit":0,"tokens_per_day":1}`,
+		`{"name":"postern_, postern_AAAAbbbb0000 and postern_AAAAbbbb000_0","scopes":["chat"],"agents":["postern_clerk"]}`,
 		`{"name":"a","scopes":["chat"],"rate_limit":1000000000,"tokens_per_day":1000000000000}`,
 		`{"name":"a","scopes":["chat"],"agents":` + many(100, "agent %d") + `,"allowed_ips":` + many(100, "192.0.2.%d") + `}`,
 		`{"name":"a","scopes":["chat"],"allowed_ips":["0.0.0.0/0","::/0","::ffff:192.0.2.7","::ffff:192.0.2.0/120"]}`,
@@ -411,28 +424,83 @@ func TestRotate(t *testing.T) {
 	}
 }
 
-// TestRotateTwice: a second rotation drops the oldest token, and an expiry that
-// comes to lie before the end of a grace ends that too.
-func TestRotateTwice(t *testing.T) {
+// TestRotateAgain: each older token works until its own end, however often the
+// key is rotated meanwhile; there are four at most, and an expiry that comes to
+// lie before their ends ends them too.
+func TestRotateAgain(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	first := s.create(plain)
-	second := s.ask("POST", "/keys/"+first.ID+"/rotate", "").key(t)
-	third := s.ask("POST", "/keys/"+first.ID+"/rotate", "").key(t)
-	source := s.source()
-	for i, want := range []error{auth.Unknown, nil, nil} {
-		if _, err := source.Verify(t.Context(), []string{first.Token, second.Token, third.Token}[i]); err != want {
-			t.Errorf("token %d: %v, want %v", i+1, err, want)
+	made := s.create(plain)
+	tokens := []string{made.Token}
+	rotate := func(grace string) reply {
+		return s.ask("POST", "/keys/"+made.ID+"/rotate", `{"grace":"`+grace+`"}`)
+	}
+	works := func(want ...bool) {
+		t.Helper()
+		source := s.source()
+		for i, token := range tokens {
+			is(t, source, token, map[bool]error{true: nil, false: auth.Unknown}[want[i]])
 		}
 	}
-	got := s.ask("PATCH", "/keys/"+first.ID, `{"expires_at":"2026-03-04T12:05:00Z"}`).key(t)
-	if at := got.PreviousExpiresAt; at == nil || !at.Equal(*got.ExpiresAt) {
-		t.Errorf("the old token ends at %v, behind the key", at)
+	for i, grace := range []string{"40m", "10m", "30m", "20m"} {
+		got := rotate(grace).want(t, 200).key(t)
+		if at := got.PreviousExpiresAt; at == nil || !at.Equal(noon.Add(40*time.Minute)) {
+			t.Errorf("after rotation %d the last of the older tokens ends at %v", i+1, at)
+		}
+		tokens = append(tokens, got.Token)
 	}
-	s.Set(noon.Add(10 * time.Minute)) // the key is over; a rotation leaves nothing of the old token
-	if got := s.ask("POST", "/keys/"+first.ID+"/rotate", "").want(t, 200).key(t); got.PreviousExpiresAt != nil {
-		t.Errorf("the old token of an expired key ends at %v", got.PreviousExpiresAt)
+	works(true, true, true, true, true)
+	chain := s.events()
+	got := rotate("1m").want(t, 409)
+	if !strings.Contains(got.detail(), "4 older tokens of this key still work, the first of them until 2026-03-04T12:10:00Z") || !strings.Contains(got.detail(), "grace 0") {
+		t.Error(got.Body)
 	}
+	if diff := cmp.Diff(chain, s.events()); diff != "" {
+		t.Errorf("a refused rotation is in the audit chain: %s", diff)
+	}
+	works(true, true, true, true, true)
+	s.Set(noon.Add(10*time.Minute - 1))
+	works(true, true, true, true, true)
+	s.Set(noon.Add(10 * time.Minute))
+	works(true, false, true, true, true)
+	tokens = append(tokens, rotate("1h").want(t, 200).key(t).Token) // there is room again
+	works(true, false, true, true, true, true)
+	s.Set(noon.Add(40 * time.Minute))
+	works(false, false, false, false, true, true)
+
+	updated := s.ask("PATCH", "/keys/"+made.ID, `{"expires_at":"2026-03-04T12:45:00Z"}`).key(t)
+	if at := updated.PreviousExpiresAt; at == nil || !at.Equal(*updated.ExpiresAt) {
+		t.Errorf("the older tokens end at %v, behind the key", at)
+	}
+	s.ask("PATCH", "/keys/"+made.ID, `{"expires_at":null}`).want(t, 200)
+	s.Set(noon.Add(45 * time.Minute))
+	works(false, false, false, false, false, true)
+
+	// After a leak: all older ones end at once, be they as many as can be.
+	for range 4 {
+		tokens = append(tokens, rotate("1d").want(t, 200).key(t).Token)
+	}
+	last := rotate("0").want(t, 200).key(t)
+	if last.PreviousExpiresAt != nil {
+		t.Errorf("without a grace an older token ends at %v", last.PreviousExpiresAt)
+	}
+	tokens = append(tokens, last.Token)
+	works(append(make([]bool, len(tokens)-1), true)...)
+}
+
+// TestRotateExpired: a new token of a key that is over would be of no use.
+func TestRotateExpired(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	made := s.create(`{"name":"ci","scopes":["chat"],"expires_at":"2026-03-04T12:05:00Z"}`)
+	s.Set(noon.Add(5 * time.Minute))
+	for _, body := range []string{"", `{"grace":"0"}`} {
+		if got := s.ask("POST", "/keys/"+made.ID+"/rotate", body).want(t, 409); !strings.Contains(got.detail(), `give it another "expires_at" first`) {
+			t.Error(got.Body)
+		}
+	}
+	s.ask("PATCH", "/keys/"+made.ID, `{"expires_at":"2026-03-04T12:06:00Z"}`).want(t, 200)
+	s.holder(s.ask("POST", "/keys/"+made.ID+"/rotate", "").want(t, 200).key(t).Token)
 }
 
 // TestIfMatch is RFC 9110, section 13.1.1, with the contract's 409.
@@ -473,7 +541,18 @@ func TestNothingIsLostUnseen(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	made := s.create(plain)
-	for _, act := range []struct{ method, path, body string }{{"PATCH", "", `{"rate_limit":5}`}, {"POST", "/rotate", ""}, {"DELETE", "", ""}} {
+	for _, act := range []struct {
+		method, path, body string
+		headers            []string
+	}{
+		{"PATCH", "", `{"rate_limit":5}`, nil}, {"POST", "/rotate", "", nil}, {"POST", "/rotate", `{"grace":"0"}`, nil}, {"PATCH", "", `{"disabled":false}`, nil}, {"PATCH", "", `{"disabled":true,"name":"x"}`, nil},
+		{"PATCH", "", `{"rate_limit":5}`, []string{"If-Match: *"}},
+		{"PATCH", "", `{"disabled":true}`, []string{"If-Match: TAG"}}, {"DELETE", "", "", []string{"If-Match: TAG"}},
+	} {
+		tag := s.ask("GET", "/keys/"+made.ID, "").Header.Get("ETag")
+		for i, line := range act.headers {
+			act.headers[i] = strings.Replace(line, "TAG", tag, 1)
+		}
 		// Between this request's read and its write comes another one.
 		between := true
 		s.table.onEach(func(op string, key table.Key) error {
@@ -483,12 +562,12 @@ func TestNothingIsLostUnseen(t *testing.T) {
 			}
 			return nil
 		}, nil)
-		got := s.ask(act.method, "/keys/"+made.ID+act.path, act.body).want(t, 409)
+		got := s.ask(act.method, "/keys/"+made.ID+act.path, act.body, act.headers...).want(t, 409)
 		if !strings.Contains(got.Body, `"error":"Conflict"`) || strings.Contains(got.Body, "postern_") {
 			t.Error(got.Body)
 		}
 		s.table.onEach(nil, nil)
-		if now := s.ask("GET", "/keys/"+made.ID, "").key(t); now.Name != "faster" || now.RateLimit != nil || now.RevokedAt != nil {
+		if now := s.ask("GET", "/keys/"+made.ID, "").key(t); now.Name != "faster" || now.RateLimit != nil || now.RevokedAt != nil || now.Disabled {
 			t.Errorf("after %s the key is %+v", act.method, now)
 		}
 	}
@@ -506,8 +585,126 @@ func TestNothingIsLostUnseen(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if tag := s.ask("GET", "/keys/"+made.ID, "").Header.Get("ETag"); tag != fmt.Sprintf(`"%d"`, 4+won.Load()) || won.Load() < 1 {
+	if tag := s.ask("GET", "/keys/"+made.ID, "").Header.Get("ETag"); tag != fmt.Sprintf(`"%d"`, 9+won.Load()) || won.Load() < 1 {
 		t.Errorf("%d were told of success, and the version is %s", won.Load(), tag)
+	}
+}
+
+// TestTakingAwayWins: who revokes or disables a key, and names no version, wins
+// over whoever changes it at the same time; that is one act in the audit chain.
+func TestTakingAwayWins(t *testing.T) {
+	t.Parallel()
+	for _, act := range []struct {
+		method, body, action string
+		headers              []string
+		status               int
+		done                 func(answer) bool
+	}{
+		{"DELETE", "", "keys.revoke", nil, 204, func(a answer) bool { return a.RevokedAt != nil }},
+		{"DELETE", "", "keys.revoke", []string{"If-Match: *"}, 204, func(a answer) bool { return a.RevokedAt != nil }},
+		{"PATCH", `{"disabled":true}`, "keys.update", nil, 200, func(a answer) bool { return a.Disabled && a.RevokedAt == nil }},
+	} {
+		for _, row := range []struct{ rivals, want, version int }{{0, act.status, 2}, {1, act.status, 3}, {19, act.status, 21}, {20, 409, 21}, {1000, 409, 21}} {
+			s := newSite(t)
+			made := s.create(plain)
+			rivals := 0
+			s.table.onEach(func(op string, key table.Key) error {
+				if op == "put" && key.Sort == made.ID && rivals < row.rivals {
+					item, err := s.table.Table.Get(t.Context(), key)
+					if err != nil {
+						return err
+					}
+					rivals++
+					value := strings.Replace(string(item.Value), `"name":"ci`, `"name":"ci+`, 1)
+					_, err = s.table.Table.Put(t.Context(), key, []byte(value), item.Version, time.Time{})
+					return err
+				}
+				return nil
+			}, nil)
+			got := s.ask(act.method, "/keys/"+made.ID, act.body, act.headers...)
+			s.table.onEach(nil, nil)
+			now := s.ask("GET", "/keys/"+made.ID, "")
+			if k := now.key(t); got.Status != row.want || act.done(k) != (row.want < 300) || k.Name != "ci"+strings.Repeat("+", min(row.rivals, 20)) || now.Header.Get("ETag") != fmt.Sprintf(`"%d"`, row.version) {
+				t.Errorf("%s among %d rivals: %d, then %s %s", act.method, row.rivals, got.Status, now.Header.Get("ETag"), now.Body)
+			}
+			if got.Status == 200 && got.Header.Get("ETag") != now.Header.Get("ETag") {
+				t.Errorf("the answer is of version %s", got.Header.Get("ETag"))
+			}
+			outcome := act.action + map[bool]string{true: ".succeeded", false: ".failed"}[row.want < 300]
+			if diff := cmp.Diff([]string{"keys.create", "keys.create.succeeded", act.action, outcome}, s.events()); diff != "" {
+				t.Error(diff)
+			}
+		}
+	}
+
+	// Somebody revokes it meanwhile: that is what was wanted, or more than that.
+	for _, act := range []struct {
+		method, body string
+		status       int
+	}{{"DELETE", "", 204}, {"PATCH", `{"disabled":true}`, 409}} {
+		s := newSite(t)
+		made := s.create(plain)
+		between := true
+		s.table.onEach(func(op string, key table.Key) error {
+			if op == "put" && key.Sort == made.ID && between {
+				between = false
+				s.ask("DELETE", "/keys/"+made.ID, "").want(t, 204)
+				s.Add(time.Hour)
+			}
+			return nil
+		}, nil)
+		got := s.ask(act.method, "/keys/"+made.ID, act.body).want(t, act.status)
+		if act.status == 409 && !strings.Contains(got.detail(), "revoked, for good") {
+			t.Error(got.Body)
+		}
+		if at := s.ask("GET", "/keys/"+made.ID, "").key(t).RevokedAt; at == nil || !at.Equal(noon) {
+			t.Errorf("after %s it was revoked at %v", act.method, at)
+		}
+	}
+}
+
+// TestLargePages: a page ends before it is larger than Lambda answers, whatever
+// the records are made of, and has one record at least.
+func TestLargePages(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	const count = 500
+	for name, member := range map[string]string{
+		"addresses":  `"allowed_ips":` + many(100, "2001:db8:1234:5678:9abc:def0:1234:%04x/128"),
+		"odd agents": `"agents":["` + strings.Repeat("<", 6000) + `"]`, // each is six characters of Lambda's answer
+	} {
+		first := name[:1]
+		for i := range count {
+			id := fmt.Sprintf("%s%011d", first, i)
+			value := `{"id":"` + id + `","name":"n","scopes":["chat"],` + member + `,"digest":"` + strings.Repeat("ab", 32) + `"}`
+			if _, err := s.table.Put(t.Context(), table.Key{Partition: "key#" + first, Sort: id}, []byte(value), 0, time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got := map[string]bool{}
+	pages := 0
+	for after := ""; ; pages++ {
+		text := s.ask("GET", "/keys?limit=1000&after="+after, "").want(t, 200).Body
+		if quoted, _ := json.Marshal(text); len(quoted) > 5<<20 {
+			t.Errorf("a page of %d bytes", len(quoted))
+		}
+		var p listPage
+		if err := json.Unmarshal([]byte(text), &p); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range p.Keys {
+			got[k.ID] = true
+		}
+		if p.Next == nil {
+			break
+		}
+		if after = *p.Next; after != p.Keys[len(p.Keys)-1].ID {
+			t.Fatalf("next is %s", after)
+		}
+	}
+	if len(got) != 2*count || pages < 3 || pages > 20 {
+		t.Errorf("%d keys on %d pages", len(got), pages+1)
 	}
 }
 

@@ -5,9 +5,9 @@
 //
 // The id is public: it finds the key's record, names the caller everywhere, and
 // stays through rotations. The secret is 256 random bits, shown once; the check
-// tells a mistyped token without a look-up. A record (Key, and the digests of one
-// or two tokens) lives in a table.Table under its id, so finding one costs the
-// same however many there are. The record's version is its ETag, and whoever
+// tells a mistyped token without a look-up. A record (Key, and the digests of its
+// tokens) lives in a table.Table under its id, so finding one costs the same
+// however many there are. The record's version is its ETag, and whoever
 // changes a record says which version that was decided on.
 //
 // Source looks keys up for auth.Verifier, from a cache that is at most 5 s old.
@@ -19,9 +19,11 @@
 package keys
 
 import (
+	"slices"
 	"strings"
 	"time"
 
+	"postern/shared/api"
 	"postern/shared/auth"
 	"postern/shared/route"
 	"postern/shared/secret"
@@ -46,33 +48,79 @@ type Key struct {
 	CreatedAt         time.Time  `json:"created_at"`
 	CreatedBy         string     `json:"created_by"`          // a caller's id
 	RevokedAt         *time.Time `json:"revoked_at"`          // nil: it is not
-	PreviousExpiresAt *time.Time `json:"previous_expires_at"` // when the token before the last rotation ends; nil: there is none
+	PreviousExpiresAt *time.Time `json:"previous_expires_at"` // when the last of the tokens from before rotations ends; nil: there is none
 }
 
 // record is a Key, the digests of its tokens, and the version that all this is.
 type record struct {
 	Key
-	current  secret.Digest
-	previous secret.Digest // valid until PreviousExpiresAt
-	version  int64         // in the table; 0: not there yet
+	current secret.Digest
+	older   []older // at most maxOlder
+	version int64   // in the table; 0: not there yet
+}
+
+// older is a token from before a rotation.
+type older struct {
+	digest secret.Digest
+	end    time.Time
+}
+
+// maxOlder is how many older tokens a key can have.
+const maxOlder = 4
+
+// accepts reports whether a token with that digest is valid now, if the key is.
+// It compares as often whatever there is to compare with, so that its time tells
+// nothing of that.
+func (r *record) accepts(d secret.Digest, now time.Time) bool {
+	accepted := r.current.Equal(d)
+	for i := range maxOlder {
+		o := older{digest: r.current} // in the place of one that there is not; it has ended
+		if i < len(r.older) {
+			o = r.older[i]
+		}
+		same := o.digest.Equal(d)
+		accepted = accepted || same && now.Before(o.end)
+	}
+	return accepted
 }
 
 // rotate puts another token in the place of the current one, which stays valid
-// for grace, though never beyond the key's own expiry. An older one ends now.
-func (r *record) rotate(token secret.Digest, grace time.Duration, now time.Time) {
-	end := now.Add(grace)
-	r.previous, r.current, r.PreviousExpiresAt = r.current, token, &end
-	r.boundPrevious()
-	if !now.Before(*r.PreviousExpiresAt) {
-		r.previous, r.PreviousExpiresAt = secret.Digest{}, nil
+// for grace, though never beyond the key's own expiry. Older ones keep their own
+// ends. Without a grace all of them end now.
+func (r *record) rotate(token secret.Digest, grace time.Duration, now time.Time) error {
+	left := slices.DeleteFunc(r.older, func(o older) bool { return !now.Before(o.end) })
+	switch {
+	case grace == 0:
+		left = nil
+	case len(left) == maxOlder:
+		first := slices.MinFunc(left, func(a, b older) int { return a.end.Compare(b.end) })
+		return api.Fail(api.Conflict, "%d older tokens of this key still work, the first of them until %s: wait until then, or end them all with the grace 0.",
+			maxOlder, first.end.Format(time.RFC3339))
+	default:
+		left = append(left, older{r.current, now.Add(grace)})
+	}
+	r.current, r.older = token, left
+	r.boundOlder()
+	return nil
+}
+
+// boundOlder ends the older tokens where the key ends.
+func (r *record) boundOlder() {
+	r.PreviousExpiresAt = nil
+	for i := range r.older {
+		if r.ExpiresAt != nil && r.ExpiresAt.Before(r.older[i].end) {
+			r.older[i].end = *r.ExpiresAt
+		}
+	}
+	if len(r.older) > 0 {
+		end := latest(r.older)
+		r.PreviousExpiresAt = &end
 	}
 }
 
-// boundPrevious ends the previous token where the key ends.
-func (r *record) boundPrevious() {
-	if r.PreviousExpiresAt != nil && r.ExpiresAt != nil && r.ExpiresAt.Before(*r.PreviousExpiresAt) {
-		r.PreviousExpiresAt = r.ExpiresAt
-	}
+// latest is the last end of some tokens.
+func latest(tokens []older) time.Time {
+	return slices.MaxFunc(tokens, func(a, b older) int { return a.end.Compare(b.end) }).end
 }
 
 // state is why a key is refused whatever its token is; nil: it is not.
@@ -82,11 +130,13 @@ func (k *Key) state(now time.Time) error {
 		return auth.Revoked
 	case k.Disabled:
 		return auth.Disabled
-	case k.ExpiresAt != nil && !now.Before(*k.ExpiresAt):
+	case k.hasExpired(now):
 		return auth.Expired
 	}
 	return nil
 }
+
+func (k *Key) hasExpired(now time.Time) bool { return k.ExpiresAt != nil && !now.Before(*k.ExpiresAt) }
 
 // caller is who holds the key.
 func (k *Key) caller() (auth.Caller, error) {

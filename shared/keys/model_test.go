@@ -1,7 +1,6 @@
 package keys_test
 
 import (
-	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -23,14 +22,40 @@ type state struct {
 	from              time.Time
 	revoked, disabled bool
 	expires           time.Time // zero: never
-	current, previous string
-	previousEnd       time.Time
+	current           string
+	older             []older
+}
+
+// older is a token from before a rotation.
+type older struct {
+	token string
+	end   time.Time
+}
+
+// left are the older tokens that are valid at now.
+func (s state) left(now time.Time) []older {
+	return slices.DeleteFunc(slices.Clone(s.older), func(o older) bool { return !now.Before(o.end) })
+}
+
+// isOlder reports whether token is one of them.
+func (s state) isOlder(token string, now time.Time) bool {
+	return slices.ContainsFunc(s.left(now), func(o older) bool { return o.token == token })
+}
+
+// bound ends them where the key ends.
+func (s *state) bound() {
+	s.older = slices.Clone(s.older)
+	for i := range s.older {
+		if o := &s.older[i]; !s.expires.IsZero() && s.expires.Before(o.end) {
+			o.end = s.expires
+		}
+	}
 }
 
 // verdict is what a token is worth at now, for who knows the state.
 func (s state) verdict(token string, now time.Time) error {
 	switch {
-	case token != s.current && !(token == s.previous && now.Before(s.previousEnd)):
+	case token != s.current && !s.isOlder(token, now):
 		return auth.Unknown
 	case s.revoked:
 		return auth.Revoked
@@ -68,7 +93,7 @@ type schedule struct {
 }
 
 // lived counts the answers, to see that the schedules get everywhere.
-type lived struct{ Allowed, AllowedPrevious, Stale, Unknown, Expired, Disabled, Revoked, Unavailable, Conflicts int }
+type lived struct{ Allowed, AllowedOlder, AllowedOldest, Stale, Unknown, Expired, Disabled, Revoked, Unavailable, Conflicts int }
 
 // TestLives is P10 and P2 by a model: over random sequences of create, rotate,
 // revoke, disable, enable, expire, verify and of failures, each verdict is that of
@@ -102,14 +127,15 @@ func TestLives(t *testing.T) {
 		all.add(w.lived)
 	}
 	t.Logf("%+v", all)
-	if *seed == 0 && (all.Allowed < 800 || all.AllowedPrevious < 150 || all.Stale < 100 || all.Unknown < 800 || all.Expired < 100 || all.Disabled < 100 || all.Revoked < 100 || all.Unavailable < 300 || all.Conflicts < 50) {
+	if *seed == 0 && (all.Allowed < 800 || all.AllowedOlder < 150 || all.AllowedOldest < 20 || all.Stale < 100 || all.Unknown < 800 || all.Expired < 100 || all.Disabled < 100 || all.Revoked < 100 || all.Unavailable < 300 || all.Conflicts < 50) {
 		t.Errorf("the schedules are out of balance: %+v", all)
 	}
 }
 
 func (l *lived) add(m lived) {
 	l.Allowed += m.Allowed
-	l.AllowedPrevious += m.AllowedPrevious
+	l.AllowedOlder += m.AllowedOlder
+	l.AllowedOldest += m.AllowedOldest
 	l.Stale += m.Stale
 	l.Unknown += m.Unknown
 	l.Expired += m.Expired
@@ -143,9 +169,7 @@ func (w *schedule) step() {
 		at := w.Now().Add(pick(w, time.Millisecond, time.Second, 3*time.Second, 10*time.Minute)).UTC()
 		w.change(l, `{"expires_at":"`+at.Format(time.RFC3339Nano)+`"}`, func(s *state) {
 			s.expires = at
-			if at.Before(s.previousEnd) {
-				s.previousEnd = at
-			}
+			s.bound()
 		})
 	case 4:
 		w.change(l, `{"expires_at":null}`, func(s *state) { s.expires = time.Time{} })
@@ -168,7 +192,7 @@ func (w *schedule) createOne() {
 // did notes that a change was made, or refused because the key is revoked.
 func (w *schedule) did(l *life, what string, got reply, status int, change func(*state)) {
 	w.note("%s %s: %d", what, l.id, got.Status)
-	if l.now().revoked && status != 204 {
+	if status != 204 && (l.now().revoked || what == tooMany || what == tooLate) {
 		w.Conflicts++
 		got.want(w.t, 409)
 		return
@@ -180,6 +204,12 @@ func (w *schedule) did(l *life, what string, got reply, status int, change func(
 	change(&next)
 	l.states = append(l.states, next)
 }
+
+// A rotation that is refused.
+const (
+	tooMany = "rotate a key with four older tokens"
+	tooLate = "rotate a key that has expired"
+)
 
 func (w *schedule) change(l *life, patch string, change func(*state)) {
 	w.did(l, patch, send(w.frame, "PATCH", "/keys/"+l.id, patch), 200, change)
@@ -196,17 +226,29 @@ func (w *schedule) revoke(l *life) {
 func (w *schedule) rotate(l *life) {
 	grace := pick(w, 0, time.Second, 3*time.Second, 30*time.Minute, 10*time.Hour)
 	got := send(w.frame, "POST", "/keys/"+l.id+"/rotate", fmt.Sprintf(`{"grace":"%ds"}`, int(grace.Seconds())))
-	w.did(l, fmt.Sprintf("rotate with %s", grace), got, 200, func(s *state) {
+	what, now := fmt.Sprintf("rotate with %s", grace), w.Now().Truncate(time.Millisecond)
+	if expires := l.now().expires; !expires.IsZero() && !now.Before(expires) {
+		what = tooLate
+	} else if grace > 0 && len(l.now().left(now)) == 4 {
+		what = tooMany
+	}
+	w.did(l, what, got, 200, func(s *state) {
 		k := got.key(w.t)
 		if k.ID != l.id || k.Name != "key" || *k.RateLimit != 7 {
 			w.t.Errorf("a rotation changed the key to %+v", k)
 		}
-		s.previous, s.current, s.previousEnd = s.current, k.Token, s.from.Truncate(time.Millisecond).Add(grace)
+		s.older = append(s.left(now), older{s.current, now.Add(grace)})
 		if grace == 0 {
-			s.previousEnd = time.Time{}
+			s.older = nil
 		}
-		if !s.expires.IsZero() && s.expires.Before(s.previousEnd) {
-			s.previousEnd = s.expires
+		s.current = k.Token
+		s.bound()
+		var latest time.Time
+		for _, o := range s.older {
+			latest = slices.MaxFunc([]time.Time{latest, o.end}, time.Time.Compare)
+		}
+		if at := k.PreviousExpiresAt; (at == nil) != latest.IsZero() || at != nil && !at.Equal(latest) {
+			w.t.Errorf("the last older token ends at %v, and the answer says %v", latest, at)
 		}
 		l.tokens = append(l.tokens, k.Token)
 	})
@@ -215,8 +257,11 @@ func (w *schedule) rotate(l *life) {
 // verify asks one process for a token, and compares with what the states allow.
 func (w *schedule) verify(l *life) {
 	n := w.rnd.IntN(len(w.sources))
-	current, previous := l.now().current, l.now().previous
-	token := pick(w, current, current, cmp.Or(previous, current), cmp.Or(previous, current), pick(w, l.tokens...), wrong(current))
+	current, previous := l.now().current, l.now().current
+	if all := l.now().older; len(all) > 0 {
+		previous = pick(w, all...).token
+	}
+	token := pick(w, current, current, previous, previous, pick(w, l.tokens...), wrong(current))
 	down := w.rnd.IntN(6) == 0
 	w.table.down(down)
 	c, err := w.sources[n].Verify(w.t.Context(), token)
@@ -263,8 +308,10 @@ func (w *schedule) count(l *life, token string, err, latest error) {
 		w.Unavailable++
 	case !errors.Is(err, latest):
 		w.Stale++
-	case err == nil && token == l.now().previous:
-		w.AllowedPrevious++
+	case err == nil && token != l.now().current && token == l.now().older[0].token && len(l.now().older) > 1:
+		w.AllowedOldest++
+	case err == nil && token != l.now().current:
+		w.AllowedOlder++
 	case err == nil:
 		w.Allowed++
 	case err == auth.Unknown:

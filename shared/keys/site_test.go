@@ -141,6 +141,7 @@ type site struct {
 	audit *audit.Log
 	log   logbook.Book
 	used  sync.Map // when a key was last used, by id
+	shown sync.Map // the token that a key's holder was found by, by id
 }
 
 func newSite(t testing.TB) *site {
@@ -201,8 +202,12 @@ type reply struct {
 	Body   string
 }
 
-// as sends a request as caller. body may be empty; headers are "Name: value".
+// as sends a request as caller, an issued key's with its token. body may be empty;
+// headers are "Name: value".
 func (s *site) as(caller auth.Caller, method, target, body string, headers ...string) reply {
+	if token, ok := s.shown.Load(caller.ID); ok {
+		headers = append(headers, "Authorization: Bearer "+token.(string))
+	}
 	return send(s.behind(door{caller}), method, target, body, headers...)
 }
 
@@ -285,6 +290,7 @@ func (s *site) holder(token string) auth.Caller {
 	if err != nil {
 		s.Fatal(err)
 	}
+	s.shown.Store(c.ID, token)
 	return c
 }
 

@@ -42,8 +42,7 @@ const (
 type Source struct {
 	table  table.Table
 	clock  func() time.Time
-	nobody []byte        // the record of an id that there is not
-	dummy  secret.Digest // in the place of a digest that there is not
+	nobody []byte // the record of an id that there is not
 
 	mu            sync.Mutex
 	entries       map[string]*entry   // one map for both kinds: where an id is found must not be told by time
@@ -60,26 +59,22 @@ func NewSource(t table.Table, now func() time.Time) *Source {
 	s := &Source{
 		table:   t,
 		clock:   now,
-		dummy:   secret.DigestOf(secret.Generate().Reveal()),
 		entries: map[string]*entry{},
 		known:   map[string]struct{}{},
 		absent:  map[string]struct{}{},
 		flights: map[string]*flight{},
 	}
 	ended := time.Unix(0, 0).UTC()
-	nobody := record{Key: Key{Grant: Grant{Name: "nobody", Disabled: true}, RevokedAt: &ended}, current: s.dummy}
+	nobody := record{Key: Key{Grant: Grant{Name: "nobody", Disabled: true}, RevokedAt: &ended}, current: secret.DigestOf(secret.Generate().Reveal())}
 	s.nobody, _ = nobody.encode() // plain fields always encode
 	return s
 }
 
 // entry is what was read of an id. All but the last two fields never change.
 type entry struct {
-	key         Key
-	caller      auth.Caller // shared by all who are let in; nobody writes into it
-	current     secret.Digest
-	previous    secret.Digest
-	previousEnd time.Time // zero: there is no previous token
-	readAt      time.Time // before the read began
+	*record
+	holder auth.Caller // shared by all who are let in; nobody writes into it
+	readAt time.Time   // before the read began
 
 	// Under Source.mu.
 	rereadAt time.Time // when a token that is not in here last caused a read
@@ -107,7 +102,7 @@ func (s *Source) Verify(ctx context.Context, token string) (auth.Caller, error) 
 	s.mu.Lock()
 	e := s.fresh(id, now)
 	s.mu.Unlock()
-	if e == nil || !e.matches(d, now) {
+	if e == nil || !e.accepts(d, now) {
 		if e, err = s.look(ctx, id, d); err != nil {
 			return auth.Caller{}, fmt.Errorf("%w: looking up key %s: %w", auth.ErrUnavailable, id, err)
 		}
@@ -116,13 +111,13 @@ func (s *Source) Verify(ctx context.Context, token string) (auth.Caller, error) 
 	switch {
 	case !e.isFresh(now):
 		return auth.Caller{}, fmt.Errorf("%w: looking up key %s took too long", auth.ErrUnavailable, id)
-	case !e.matches(d, now):
+	case !e.accepts(d, now):
 		return auth.Caller{}, auth.Unknown
 	}
-	if err := e.key.state(now); err != nil {
+	if err := e.state(now); err != nil {
 		return auth.Caller{}, err
 	}
-	return e.caller, nil
+	return e.holder, nil
 }
 
 // look returns what there is to know of id for a token that the cache doesn't
@@ -133,7 +128,7 @@ func (s *Source) look(ctx context.Context, id string, d secret.Digest) (*entry, 
 		s.mu.Lock()
 		now := s.now()
 		e := s.fresh(id, now)
-		if e != nil && e.matches(d, now) {
+		if e != nil && e.accepts(d, now) {
 			s.mu.Unlock()
 			return e, nil
 		}
@@ -205,11 +200,8 @@ func (s *Source) read(ctx context.Context, id string, now time.Time) (*entry, er
 	if err != nil {
 		return nil, err
 	}
-	e := &entry{key: r.Key, current: r.current, previous: s.dummy, readAt: now}
-	if r.PreviousExpiresAt != nil {
-		e.previous, e.previousEnd = r.previous, *r.PreviousExpiresAt
-	}
-	e.caller, err = r.caller()
+	e := &entry{record: r, readAt: now}
+	e.holder, err = r.caller()
 	return e, err
 }
 
@@ -227,7 +219,7 @@ func (s *Source) keep(id string, e *entry) {
 	delete(s.known, id)
 	delete(s.absent, id)
 	alike, room := s.known, maxKnown
-	if e.key.ID == "" {
+	if e.ID == "" {
 		alike, room = s.absent, maxAbsent
 	}
 	for other := range alike {
@@ -242,13 +234,6 @@ func (s *Source) keep(id string, e *entry) {
 }
 
 func (e *entry) isFresh(now time.Time) bool { return within(now, e.readAt, maxAge) }
-
-// matches compares d with both digests, valid or not, so that its time depends
-// on neither.
-func (e *entry) matches(d secret.Digest, now time.Time) bool {
-	current, previous := e.current.Equal(d), e.previous.Equal(d)
-	return current || previous && now.Before(e.previousEnd)
-}
 
 // within reports whether now is less than d after t, and not before it.
 func within(now, t time.Time, d time.Duration) bool {

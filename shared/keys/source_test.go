@@ -304,6 +304,7 @@ func TestMalformedRecords(t *testing.T) {
 	}
 	good, version := string(item.Value), item.Version
 	digest := secret.DigestOf(token).Reveal()
+	old := `{"digest":"` + digest + `","expires_at":"2027-01-01T00:00:00Z"}`
 	put := func(value string) {
 		t.Helper()
 		if version, err = s.table.Put(t.Context(), key, []byte(value), version, time.Time{}); err != nil {
@@ -328,8 +329,10 @@ func TestMalformedRecords(t *testing.T) {
 		"a time that is none":      strings.Replace(good, `"expires_at":null`, `"expires_at":"soon"`, 1),
 		"a limit that is none":     strings.Replace(good, `"rate_limit":null`, `"rate_limit":"10"`, 1),
 		"a grace without a digest": strings.Replace(good, `"previous_expires_at":null`, `"previous_expires_at":"2027-01-01T00:00:00Z"`, 1),
-		"a digest without a grace": strings.Replace(good, `"digest"`, `"previous_digest":"`+digest+`","digest"`, 1),
-		"an older digest cut":      strings.Replace(good, `"digest"`, `"previous_expires_at":"2027-01-01T00:00:00Z","previous_digest":"abc","digest"`, 1),
+		"a digest without a grace": strings.Replace(good, `"digest"`, `"older":[`+old+`],"digest"`, 1),
+		"an older digest cut":      strings.Replace(good, `"digest"`, `"previous_expires_at":"2027-01-01T00:00:00Z","older":[`+strings.Replace(old, digest, digest[:62], 1)+`],"digest"`, 1),
+		"an end of no older token": strings.Replace(good, `"digest"`, `"previous_expires_at":"2027-01-02T00:00:00Z","older":[`+old+`],"digest"`, 1),
+		"five older tokens":        strings.Replace(good, `"digest"`, `"previous_expires_at":"2027-01-01T00:00:00Z","older":[`+old+strings.Repeat(","+old, 4)+`],"digest"`, 1),
 	} {
 		if value == good {
 			t.Fatalf("%s: the record is whole", name)
@@ -346,6 +349,8 @@ func TestMalformedRecords(t *testing.T) {
 		is(t, source, other, nil)
 	}
 	put(good)
+	is(t, s.source(), token, nil)
+	put(strings.Replace(good, `"digest"`, `"previous_expires_at":"2027-01-01T00:00:00Z","older":[`+old+strings.Repeat(","+old, 3)+`],"digest"`, 1))
 	is(t, s.source(), token, nil)
 }
 

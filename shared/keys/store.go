@@ -23,18 +23,28 @@ func partition(first string) string { return "key#" + first }
 // stored is a record as the table has it: digests, and never a token.
 type stored struct {
 	Key
-	Digest         string `json:"digest"`
-	PreviousDigest string `json:"previous_digest,omitempty"`
+	Digest string        `json:"digest"`
+	Older  []storedOlder `json:"older,omitempty"`
+}
+
+type storedOlder struct {
+	Digest    string    `json:"digest"`
+	ExpiresAt time.Time `json:"expires_at"`
 }
 
 func (r *record) encode() ([]byte, error) {
-	return json.Marshal(stored{r.Key, r.current.Reveal(), r.previous.Reveal()})
+	s := stored{Key: r.Key, Digest: r.current.Reveal()}
+	for _, o := range r.older {
+		s.Older = append(s.Older, storedOlder{o.digest.Reveal(), o.end})
+	}
+	return json.Marshal(s)
 }
 
 // What decode refuses. A record that can't be understood is no key with fewer
 // bounds than it was given.
 var (
 	errDigest    = errors.New("it has a digest that is none")
+	errOlder     = errors.New("its older tokens don't fit the end that it tells of them")
 	errOther     = errors.New("it is another key's")
 	errNoAddress = errors.New("it has an empty list of addresses")
 )
@@ -46,14 +56,21 @@ func decode(id string, value []byte, version int64) (*record, error) {
 		return nil, fmt.Errorf("the record of key %s: %w", id, err)
 	}
 	r := &record{Key: s.Key, version: version}
-	var ok, previous bool
+	var ok bool
 	r.current, ok = secret.ParseDigest(s.Digest)
-	r.previous, previous = secret.ParseDigest(s.PreviousDigest)
+	for _, o := range s.Older {
+		digest, isDigest := secret.ParseDigest(o.Digest)
+		ok = ok && isDigest
+		r.older = append(r.older, older{digest, o.ExpiresAt})
+	}
 	switch {
 	case s.ID != id:
 		return nil, fmt.Errorf("the record of key %s: %w", id, errOther)
-	case !ok || previous != (s.PreviousExpiresAt != nil):
+	case !ok:
 		return nil, fmt.Errorf("the record of key %s: %w", id, errDigest)
+	case len(r.older) > maxOlder, (len(r.older) > 0) != (s.PreviousExpiresAt != nil),
+		len(r.older) > 0 && !latest(r.older).Equal(*s.PreviousExpiresAt):
+		return nil, fmt.Errorf("the record of key %s: %w", id, errOlder)
 	}
 	return r, nil
 }
@@ -75,6 +92,29 @@ func (r *record) write(ctx context.Context, t table.Table) error {
 	}
 	r.version, err = t.Put(ctx, itemKey(r.ID), value, r.version, time.Time{})
 	return err
+}
+
+// maxTries is how often a change that takes away is tried.
+const maxTries = 20
+
+// writeAnyway is write for a change that only takes away: who stops a key wins
+// over whoever changes it at the same time. again makes the change to what
+// somebody else has written meanwhile.
+func (r *record) writeAnyway(ctx context.Context, t table.Table, again func(*record) error) error {
+	for range maxTries {
+		if err := r.write(ctx, t); !errors.Is(err, table.ErrConflict) {
+			return err
+		}
+		newer, err := read(ctx, t, r.ID)
+		if err != nil {
+			return err
+		}
+		*r = *newer
+		if err := again(r); err != nil {
+			return err
+		}
+	}
+	return table.ErrConflict
 }
 
 // widest is how many questions are put to the table at once.
