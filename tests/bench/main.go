@@ -14,7 +14,7 @@
 //	            handler that runs the same model
 //	start       from exec to the first answer of /health; resident memory then
 //	keys        verification with 10 and with 1,000,000 issued keys in the data
-//	            folder; it takes a minute, and runs with -million alone
+//	            folder; it takes a minute, and runs if -million or -only asks
 //
 // Usage: make bench, or go run ./tests/bench [-only agents,chat] [-million] in
 // the root of the repository.

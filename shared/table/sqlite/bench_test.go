@@ -28,7 +28,7 @@ func issued(n int) table.Key {
 func BenchmarkGetCold(b *testing.B) {
 	for _, rows := range []int{10, 1_000_000} {
 		b.Run(fmt.Sprint(rows), func(b *testing.B) {
-			s := open(b, sqlite.Config{Dir: b.TempDir()})
+			s := open(b, sqlite.Config{Dir: newFolder(b)})
 			record := strings.Repeat("r", 400)
 			if err := sqlite.Exec(s, "BEGIN"); err != nil {
 				b.Fatal(err)
@@ -55,7 +55,7 @@ func BenchmarkGetCold(b *testing.B) {
 
 // BenchmarkAdd adds to a counter in memory, as every request does.
 func BenchmarkAdd(b *testing.B) {
-	s := open(b, sqlite.Config{Dir: b.TempDir()})
+	s := open(b, sqlite.Config{Dir: newFolder(b)})
 	key := table.Key{Partition: "use#client-0a1b2c3d", Sort: "2026-03-01T10"}
 	deltas := []table.Delta{{Counter: "requests", By: 1}, {Counter: "agent/researcher", By: 1}, {Counter: "last", By: 0}}
 	until := time.Now().Add(time.Hour)
@@ -68,7 +68,7 @@ func BenchmarkAdd(b *testing.B) {
 }
 
 func BenchmarkPut(b *testing.B) {
-	s := open(b, sqlite.Config{Dir: b.TempDir()})
+	s := open(b, sqlite.Config{Dir: newFolder(b)})
 	for i := 0; b.Loop(); i++ {
 		if _, err := s.Put(context.Background(), issued(i), []byte("one"), 0, time.Time{}); err != nil {
 			b.Fatal(err)

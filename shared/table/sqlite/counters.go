@@ -27,7 +27,6 @@ const (
 type counters struct {
 	table *Table
 	room  int // for items
-	err   func(error)
 
 	stop   chan struct{} // closed by close
 	behind sync.WaitGroup
@@ -110,16 +109,9 @@ func (c *counters) add(key table.Key, deltas []table.Delta, max, now, expires in
 	if t.live(now) {
 		stand = t.counts
 	}
-	for i, d := range deltas {
-		stands := of(stand, d.Counter)
-		sum := stands + d.By
-		wraps := (sum < stands) != (d.By < 0)
-		if i == 0 && (wraps && d.By > 0 || !wraps && sum > max) {
-			return stands, false, nil
-		}
-		if wraps {
-			return 0, false, fmt.Errorf("counter %q would leave 64 bits", d.Counter)
-		}
+	first := deltas[0].Counter
+	if fits, err := table.Fits(deltas, max, func(name string) int64 { return of(stand, name) }); !fits {
+		return of(stand, first), false, err
 	}
 	t.counts = stand
 	for _, d := range deltas {
@@ -127,7 +119,7 @@ func (c *counters) add(key table.Key, deltas []table.Delta, max, now, expires in
 	}
 	t.expires, t.touched = expires, c.second
 	c.keep(t)
-	return of(t.counts, deltas[0].Counter), true, nil
+	return of(t.counts, first), true, nil
 }
 
 func (t *tally) add(d table.Delta) {
@@ -214,6 +206,9 @@ func (c *counters) close() error {
 func (c *counters) flush() error {
 	c.saving.Lock()
 	defer c.saving.Unlock()
+	if err := c.table.inPlace(); err != nil {
+		return err
+	}
 
 	c.mu.Lock()
 	c.second++
@@ -246,8 +241,8 @@ func (c *counters) flush() error {
 		c.forget()
 	}
 	c.mu.Unlock()
-	if first && c.err != nil {
-		c.err(err)
+	if first {
+		c.table.tell(err)
 	}
 	return err
 }

@@ -2,13 +2,17 @@ package sqlite_test
 
 import (
 	"encoding/binary"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"postern/shared/table"
 	"postern/shared/table/sqlite"
 )
 
@@ -44,7 +48,7 @@ func TestRefusedFiles(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
+			dir := newFolder(t)
 			path := filepath.Join(dir, "postern.db")
 			if err := os.WriteFile(path, row.file, 0o640); err != nil {
 				t.Fatal(err)
@@ -73,7 +77,7 @@ func TestRefusedFiles(t *testing.T) {
 
 // database is a good one of several pages.
 func database(t *testing.T) []byte {
-	dir := t.TempDir()
+	dir := newFolder(t)
 	s := open(t, sqlite.Config{Dir: dir})
 	for _, k := range []string{"a", "b", "c"} {
 		put(t, s, k, strings.Repeat(k, 3000))
@@ -126,7 +130,7 @@ func TestRefusedFolders(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			root := t.TempDir()
+			root := newFolder(t)
 			dir := filepath.Join(root, "some", "data")
 			if err := os.MkdirAll(root, 0o700); err != nil {
 				t.Fatal(err)
@@ -167,11 +171,153 @@ func within(name string, prepare func(path string) error) func(string) error {
 	}
 }
 
+// TestFoldersOfOthers: who may write to the folder may put other keys there, so
+// such a folder is refused, with a cure, and nothing is put into it.
+func TestFoldersOfOthers(t *testing.T) {
+	t.Parallel()
+	for mode, refused := range map[fs.FileMode]bool{0o700: false, 0o755: false, 0o750: false, 0o720: true, 0o702: true, 0o775: true, 0o777: true, 0o777 | fs.ModeSticky: true} {
+		for name, open := range map[string]func(sqlite.Config) (*sqlite.Table, error){"open": sqlite.Open, "beside": sqlite.Beside} {
+			dir := filepath.Join(newFolder(t), "data")
+			if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, mode)); err != nil {
+				t.Fatal(err)
+			}
+			s, err := open(sqlite.Config{Dir: dir})
+			if err == nil {
+				s.Close()
+			}
+			if !refused {
+				if err != nil {
+					t.Errorf("%s, %v: %v", name, mode, err)
+				}
+				continue
+			}
+			if err == nil || !strings.Contains(err.Error(), dir) || !strings.HasSuffix(err.Error(), ": chmod 700 "+dir) {
+				t.Errorf("%s, %v: error %v", name, mode, err)
+			}
+			if entries, err := os.ReadDir(dir); len(entries) > 0 || err != nil {
+				t.Errorf("%s, %v: it made %v, error %v", name, mode, entries, err)
+			}
+		}
+	}
+}
+
+// TestLostFiles: who has another file open than the one that stands there does
+// nothing any more, says so once, and goes on when it is opened anew.
+func TestLostFiles(t *testing.T) {
+	t.Parallel()
+	move := func(path string) error { return os.Rename(path, path+"-away") }
+	for name, lose := range map[string]func(dir string) error{
+		"the database is deleted": func(dir string) error { return os.Remove(filepath.Join(dir, "postern.db")) },
+		"the database is moved":   func(dir string) error { return move(filepath.Join(dir, "postern.db")) },
+		"the database is replaced": func(dir string) error {
+			path := filepath.Join(dir, "postern.db")
+			b, err := os.ReadFile(path)
+			return errors.Join(err, os.WriteFile(path+"-copy", b, 0o600), os.Rename(path+"-copy", path))
+		},
+		"the folder is deleted":  os.RemoveAll,
+		"the folder is moved":    move,
+		"the folder is replaced": func(dir string) error { return errors.Join(move(dir), os.Mkdir(dir, 0o700)) },
+	} {
+		for when, notice := range map[string]func(*sqlite.Table) error{
+			"a value is put":      func(s *sqlite.Table) error { _, err := s.Put(t.Context(), key("b"), nil, 0, never); return err },
+			"one is deleted":      func(s *sqlite.Table) error { return s.Delete(t.Context(), key("a"), 1) },
+			"a second has passed": sqlite.Flush,
+		} {
+			t.Run(name+", "+when, func(t *testing.T) {
+				t.Parallel()
+				dir := filepath.Join(newFolder(t), "data")
+				var mu sync.Mutex
+				var told []error
+				s, err := sqlite.Open(sqlite.Config{Dir: dir, Err: func(err error) {
+					mu.Lock()
+					defer mu.Unlock()
+					told = append(told, err)
+				}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				put(t, s, "a", "one")
+				add(t, s, "n", 1, 1)
+				if err := errors.Join(sqlite.Flush(s), lose(dir)); err != nil {
+					t.Fatal(err)
+				}
+				refused := func(what string, err error) {
+					t.Helper()
+					if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "postern.db")+" was moved, deleted or replaced") || !strings.Contains(err.Error(), "start anew") {
+						t.Errorf("%s: error %v", what, err)
+					}
+				}
+				refused(when, notice(s))
+				_, err = s.Get(t.Context(), key("a"))
+				refused("get", err)
+				_, err = s.List(t.Context(), "p", table.Query{Limit: 1})
+				refused("list", err)
+				_, _, err = s.Add(t.Context(), key("n"), []table.Delta{{Counter: "n", By: 1}}, table.NoMax, never)
+				refused("add", err)
+				_, err = s.Put(t.Context(), key("c"), nil, 0, never)
+				refused("put", err)
+				refused("delete", s.Delete(t.Context(), key("a"), 1))
+				refused("flush", sqlite.Flush(s))
+				refused("close", s.Close())
+				mu.Lock()
+				if len(told) != 1 {
+					t.Errorf("told %d times: %v", len(told), told)
+				}
+				mu.Unlock()
+				put(t, open(t, sqlite.Config{Dir: dir}), "z", "one")
+			})
+		}
+	}
+}
+
+// TestLostBeside: who works beside the owner acknowledges nothing either that
+// nobody finds again.
+func TestLostBeside(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(newFolder(t), "data")
+	s := beside(t, sqlite.Config{Dir: dir})
+	put(t, s, "a", "one")
+	if err := os.Remove(filepath.Join(dir, "postern.db")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Put(t.Context(), key("b"), nil, 0, never); err == nil || !strings.Contains(err.Error(), "was moved, deleted or replaced") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestExisting: who only looks makes neither a folder nor a database.
+func TestExisting(t *testing.T) {
+	t.Parallel()
+	root := newFolder(t)
+	c := sqlite.Config{Dir: filepath.Join(root, "data"), Existing: true}
+	refused := func() {
+		t.Helper()
+		if s, err := sqlite.Beside(c); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%v, error %v", s, err)
+		}
+	}
+	refused()
+	if len(contents(t, root)) > 0 {
+		t.Error("the folder was made")
+	}
+	if err := os.Mkdir(c.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	refused()
+	if len(contents(t, c.Dir)) > 0 {
+		t.Error("a database was made")
+	}
+	put(t, open(t, sqlite.Config{Dir: c.Dir}), "a", "one")
+	if item, err := beside(t, c).Get(t.Context(), key("a")); string(item.Value) != "one" {
+		t.Errorf("%q, error %v", item.Value, err)
+	}
+}
+
 // TestAnyFolderName: SQLite takes names as URIs, which some characters end.
 func TestAnyFolderName(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"a b", "what?", "50%", "%41", "a#b", "é", "'", "?mode=memory", "&_txlock=x"} {
-		dir := filepath.Join(t.TempDir(), name)
+		dir := filepath.Join(newFolder(t), name)
 		s := open(t, sqlite.Config{Dir: dir})
 		put(t, s, "a", "one")
 		if err := s.Close(); err != nil {

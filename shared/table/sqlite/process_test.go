@@ -165,7 +165,7 @@ func (c *child) kill() {
 // of writes has every item that it said was written.
 func TestKillLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := newFolder(t)
 	acknowledged := map[string]bool{}
 	for round := range 3 {
 		writers := start(t, "writers", dir)
@@ -216,7 +216,7 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 // TestKillLosesAtMostASecondOfCounters.
 func TestKillLosesAtMostASecondOfCounters(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := newFolder(t)
 	c := start(t, "counter", dir)
 	if said := c.line(); said != "ready" {
 		t.Fatal(said)
@@ -231,7 +231,7 @@ func TestKillLosesAtMostASecondOfCounters(t *testing.T) {
 // server was killed stands whole in the log, and the file isn't called damaged.
 func TestKillLeavesALogThatMendsTheFile(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := newFolder(t)
 	c := start(t, "counter", dir)
 	if said := c.line(); said != "ready" {
 		t.Fatal(said)
@@ -254,7 +254,7 @@ func TestKillLeavesALogThatMendsTheFile(t *testing.T) {
 // is gone in whatever way.
 func TestOneOwner(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := newFolder(t)
 	first := start(t, "owner", dir)
 	if said := first.line(); said != "ready" {
 		t.Fatal(said)
@@ -285,7 +285,7 @@ func TestOneOwner(t *testing.T) {
 func TestACommandIsSeenAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, alone := range []bool{false, true} {
-		dir := t.TempDir()
+		dir := newFolder(t)
 		var s *sqlite.Table
 		if !alone {
 			s = open(t, sqlite.Config{Dir: dir})
@@ -313,7 +313,7 @@ func TestACommandIsSeenAtOnce(t *testing.T) {
 // and the log away.
 func TestClosingOneTableLeavesTheOthersLocks(t *testing.T) {
 	t.Parallel()
-	c := sqlite.Config{Dir: t.TempDir()}
+	c := sqlite.Config{Dir: newFolder(t)}
 	s := open(t, c)
 	put(t, s, "a", "one")
 	if err := beside(t, c).Close(); err != nil {
@@ -330,7 +330,7 @@ func TestClosingOneTableLeavesTheOthersLocks(t *testing.T) {
 // TestWritersWait for one that holds a transaction, and readers don't.
 func TestWritersWait(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := newFolder(t)
 	s := open(t, sqlite.Config{Dir: dir})
 	put(t, s, "a", "one")
 	holder := start(t, "holder", dir)
@@ -374,7 +374,7 @@ func TestAFolderWithoutWriting(t *testing.T) {
 		{"a folder that can't be entered", 0o000, 0o600, "command", "permission denied: this user must be able to write to it and to its folder"},
 		{"a database that can only be read", 0o700, 0o400, "owner", "permission denied: this user must be able to write to it and to its folder"},
 	} {
-		dir := t.TempDir()
+		dir := newFolder(t)
 		path := filepath.Join(dir, "postern.db")
 		if err := open(t, sqlite.Config{Dir: dir}).Close(); err != nil {
 			t.Fatal(err)

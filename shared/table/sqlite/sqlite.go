@@ -10,7 +10,10 @@
 // see them as they stand; those beside it, as they were last written.
 //
 // A file that is not ours, of a later version, or damaged is refused, and left
-// as it was. Expired items are deleted from the file in small batches.
+// as it was; so is a folder that others may write to. If the file is moved, deleted
+// or replaced while it is open, every operation fails from the next write on, or
+// within a second at the owner's, until the table is opened anew: a revocation
+// by the CLI would never come here, and what is written here would vanish. Expired items are deleted from the file in small batches.
 //
 // A context is looked at before a read, which takes microseconds and is not
 // given up; a write waits with it for its turn.
@@ -23,11 +26,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postern/shared/table"
@@ -35,14 +40,18 @@ import (
 
 // Config says where a Table is.
 type Config struct {
-	Dir string           // the data folder; made, for its owner's eyes only, where there is none
-	Now func() time.Time // nil: time.Now
-	Err func(error)      // told when counters can't be written, once until they can; they are kept, and written with the next. nil: nobody is told
+	Dir      string           // the data folder; made, for its owner's eyes only, where there is none
+	Existing bool             // of Beside: nothing is made, and where there is no database the error is fs.ErrNotExist
+	Now      func() time.Time // nil: time.Now
+	Err      func(error)      // told when counters can't be written, once until they can; they are kept, and written with the next. Told too that the file was lost. nil: nobody is told
 }
 
 // Table is a table.Table. Close it.
 type Table struct {
 	path     string
+	file     fs.FileInfo           // what was opened there
+	lost     atomic.Pointer[error] // that it isn't there any more; nil: it is
+	tell     func(error)
 	now      func() time.Time
 	write    *sql.DB   // one connection: writers of this process queue in order
 	read     *sql.DB   // without contexts to cancel, for which the driver starts a goroutine each
@@ -89,7 +98,7 @@ func Open(c Config) (*Table, error) {
 		return nil, err
 	}
 	t.unlock = unlock
-	t.counters = &counters{table: t, room: maxTallies, err: c.Err, items: map[string]map[string]*tally{}, stop: make(chan struct{})}
+	t.counters = &counters{table: t, room: maxTallies, items: map[string]map[string]*tally{}, stop: make(chan struct{})}
 	t.counters.behind.Go(t.counters.writeBehind)
 	return t, nil
 }
@@ -104,26 +113,44 @@ func Beside(c Config) (*Table, error) {
 	return open(c, dir)
 }
 
-// folder makes the data folder, and names it whatever the working directory.
+// folder makes the data folder if it may, and names it whatever the working
+// directory.
 func folder(c Config) (string, error) {
 	if c.Dir == "" {
 		return "", errors.New("no data folder is named")
 	}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return "", fmt.Errorf("making the data folder: %w: name another, or let this user write where it is to be", err)
+	if !c.Existing {
+		if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+			return "", fmt.Errorf("making the data folder: %w: name another, or let this user write where it is to be", err)
+		}
 	}
-	return filepath.Abs(c.Dir)
+	dir, err := filepath.Abs(c.Dir)
+	if err != nil {
+		return "", err
+	}
+	return dir, checkFolder(dir)
 }
 
 func open(c Config, dir string) (*Table, error) {
-	t := &Table{path: filepath.Join(dir, fileName), now: c.Now}
+	t := &Table{path: filepath.Join(dir, fileName), now: c.Now, tell: c.Err}
 	if t.now == nil {
 		t.now = time.Now
 	}
-	if err := check(t.path); err != nil {
+	if t.tell == nil {
+		t.tell = func(error) {}
+	}
+	create := os.O_CREATE
+	if c.Existing {
+		create = 0
+	}
+	if err := check(t.path, create); err != nil {
 		return nil, err
 	}
-	if err := t.connect(); err != nil {
+	err := t.connect()
+	if err == nil {
+		t.file, err = os.Stat(t.path)
+	}
+	if err != nil {
 		return nil, errors.Join(t.explain(err), t.disconnect())
 	}
 	return t, nil
@@ -154,7 +181,7 @@ func (t *Table) disconnect() error {
 
 // Get implements table.Table.
 func (t *Table) Get(ctx context.Context, key table.Key) (table.Item, error) {
-	if err := cmp.Or(ctx.Err(), table.CheckKey(key)); err != nil {
+	if err := cmp.Or(ctx.Err(), table.CheckKey(key), t.known()); err != nil {
 		return table.Item{}, err
 	}
 	now := t.now().Unix()
@@ -210,6 +237,9 @@ func (t *Table) Delete(ctx context.Context, key table.Key, expected int64) error
 
 // change runs a statement that changes an item, or none where it conflicts.
 func (t *Table) change(ctx context.Context, stmt *sql.Stmt, key table.Key, args ...any) error {
+	if err := t.inPlace(); err != nil {
+		return err
+	}
 	result, err := stmt.ExecContext(ctx, append([]any{key.Partition, key.Sort}, args...)...)
 	if err != nil {
 		return t.explain(err)
@@ -223,7 +253,7 @@ func (t *Table) change(ctx context.Context, stmt *sql.Stmt, key table.Key, args 
 // List implements table.Table. The owner's counters stand for what the file has
 // of them.
 func (t *Table) List(ctx context.Context, partition string, q table.Query) ([]table.Item, error) {
-	if err := cmp.Or(ctx.Err(), table.CheckList(partition, q)); err != nil {
+	if err := cmp.Or(ctx.Err(), table.CheckList(partition, q), t.known()); err != nil {
 		return nil, err
 	}
 	now := t.now().Unix()
@@ -287,7 +317,7 @@ func appendLive(items []table.Item, item table.Item) []table.Item {
 
 // Add implements table.Table.
 func (t *Table) Add(ctx context.Context, key table.Key, deltas []table.Delta, max int64, expires time.Time) (int64, bool, error) {
-	if err := cmp.Or(ctx.Err(), table.CheckAdd(key, deltas)); err != nil {
+	if err := cmp.Or(ctx.Err(), table.CheckAdd(key, deltas), t.known()); err != nil {
 		return 0, false, err
 	}
 	if t.counters == nil {
@@ -315,15 +345,12 @@ func (r row) item(partition string) (table.Item, error) {
 	return item, nil
 }
 
-// wholeSecond is an expiry as it is stored, rounded up.
+// wholeSecond is an expiry as it is stored; moment is its inverse.
 func wholeSecond(t time.Time) int64 {
 	if t.IsZero() {
 		return never
 	}
-	if t.Nanosecond() > 0 {
-		return t.Unix() + 1
-	}
-	return t.Unix()
+	return table.WholeSecond(t).Unix()
 }
 
 func moment(second int64) time.Time {

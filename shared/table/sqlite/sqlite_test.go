@@ -25,7 +25,7 @@ import (
 func TestTable(t *testing.T) {
 	t.Parallel()
 	tabletest.Run(t, func(t *testing.T, now func() time.Time) table.Table {
-		return open(t, sqlite.Config{Dir: t.TempDir(), Now: now})
+		return open(t, sqlite.Config{Dir: newFolder(t), Now: now})
 	})
 }
 
@@ -33,7 +33,7 @@ func TestTable(t *testing.T) {
 func TestTableFromTheFile(t *testing.T) {
 	t.Parallel()
 	tabletest.Run(t, func(t *testing.T, now func() time.Time) table.Table {
-		return forgetful{t, open(t, sqlite.Config{Dir: t.TempDir(), Now: now})}
+		return forgetful{t, open(t, sqlite.Config{Dir: newFolder(t), Now: now})}
 	})
 }
 
@@ -61,6 +61,16 @@ func (f forgetful) List(ctx context.Context, partition string, q table.Query) ([
 
 func (f forgetful) Add(ctx context.Context, key table.Key, deltas []table.Delta, max int64, expires time.Time) (int64, bool, error) {
 	return f.forget().Add(ctx, key, deltas, max, expires)
+}
+
+// newFolder is a folder that nobody else may write to, whatever the umask.
+func newFolder(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // open opens the owner's table until the test's end.
@@ -128,7 +138,7 @@ func TestLikeMemory(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			now := time.Unix(1_800_000_000, 0)
 			clock := func() time.Time { return now }
-			s, m := open(t, sqlite.Config{Dir: t.TempDir(), Now: clock}), &memory.Table{Now: clock}
+			s, m := open(t, sqlite.Config{Dir: newFolder(t), Now: clock}), &memory.Table{Now: clock}
 			for step := range 1500 {
 				// Values have upper-case keys, and counters lower-case ones.
 				value, counters := key(string('A'+rune(r.IntN(6)))), key(string('a'+rune(r.IntN(6))))
@@ -201,7 +211,7 @@ func TestLikeMemory(t *testing.T) {
 func TestCountersAreWrittenBehind(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := sqlite.Config{Dir: t.TempDir()}
+		c := sqlite.Config{Dir: newFolder(t)}
 		s, cli := open(t, c), beside(t, c)
 		add(t, s, "a", 1, 1)
 		add(t, s, "a", 2, 3)
@@ -235,7 +245,7 @@ func TestCountersAreWrittenBehind(t *testing.T) {
 func TestCountersThatCantBeWritten(t *testing.T) {
 	t.Parallel()
 	var told []error
-	c := sqlite.Config{Dir: t.TempDir(), Err: func(err error) { told = append(told, err) }}
+	c := sqlite.Config{Dir: newFolder(t), Err: func(err error) { told = append(told, err) }}
 	s, cli := open(t, c), beside(t, c)
 	add(t, s, "before", 5, 5)
 	if err := errors.Join(sqlite.Flush(s), sqlite.Exec(s, "PRAGMA max_page_count = 1")); err != nil {
@@ -277,7 +287,7 @@ func TestCountersThatCantBeWritten(t *testing.T) {
 // goes on where it stood.
 func TestMemoryOfCountersIsBounded(t *testing.T) {
 	t.Parallel()
-	s := open(t, sqlite.Config{Dir: t.TempDir()})
+	s := open(t, sqlite.Config{Dir: newFolder(t)})
 	for i := range 1000 {
 		add(t, s, fmt.Sprint(i), int64(i), int64(i))
 	}
@@ -306,7 +316,7 @@ func TestMemoryOfCountersIsBounded(t *testing.T) {
 // is room.
 func TestNoMoreCountersThanRoom(t *testing.T) {
 	t.Parallel()
-	s := open(t, sqlite.Config{Dir: t.TempDir()})
+	s := open(t, sqlite.Config{Dir: newFolder(t)})
 	sqlite.Room(s, 2)
 	add(t, s, "a", 1, 1)
 	add(t, s, "b", 1, 1)
@@ -325,7 +335,7 @@ func TestNoMoreCountersThanRoom(t *testing.T) {
 // SQLite calls FULL.
 func TestThePowerMayFail(t *testing.T) {
 	t.Parallel()
-	c := sqlite.Config{Dir: t.TempDir()}
+	c := sqlite.Config{Dir: newFolder(t)}
 	for _, s := range []*sqlite.Table{open(t, c), beside(t, c)} {
 		if level, err := sqlite.Synchronous(s); level != 2 || err != nil {
 			t.Errorf("level %d, error %v", level, err)
@@ -337,7 +347,7 @@ func TestThePowerMayFail(t *testing.T) {
 func TestExpiredItemsLeaveTheFile(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
-	s := open(t, sqlite.Config{Dir: t.TempDir(), Now: func() time.Time { return now }})
+	s := open(t, sqlite.Config{Dir: newFolder(t), Now: func() time.Time { return now }})
 	put(t, s, "stays", "one")
 	for i := range 500 {
 		if _, err := s.Put(t.Context(), key(fmt.Sprint(i)), nil, 0, now.Add(time.Second)); err != nil {
@@ -374,7 +384,7 @@ func TestExpiredItemsLeaveTheFile(t *testing.T) {
 // TestBesideAddsNothing, since it would not be seen by the owner.
 func TestBesideAddsNothing(t *testing.T) {
 	t.Parallel()
-	cli := beside(t, sqlite.Config{Dir: t.TempDir()})
+	cli := beside(t, sqlite.Config{Dir: newFolder(t)})
 	_, added, err := cli.Add(t.Context(), key("a"), []table.Delta{{Counter: "n", By: 1}}, table.NoMax, never)
 	if added || err == nil || !strings.Contains(err.Error(), "by the server that owns it alone") {
 		t.Errorf("added %t, error %v", added, err)
@@ -384,7 +394,7 @@ func TestBesideAddsNothing(t *testing.T) {
 // TestManyOpenOneFolder at once, when there is nothing yet.
 func TestManyOpenOneFolder(t *testing.T) {
 	t.Parallel()
-	c := sqlite.Config{Dir: filepath.Join(t.TempDir(), "data", "postern")}
+	c := sqlite.Config{Dir: filepath.Join(newFolder(t), "data", "postern")}
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
@@ -409,7 +419,7 @@ func TestManyOpenOneFolder(t *testing.T) {
 // TestOthersMayNotRead what is in the folder, nor list it.
 func TestOthersMayNotRead(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "data")
+	dir := filepath.Join(newFolder(t), "data")
 	put(t, open(t, sqlite.Config{Dir: dir}), "a", "one")
 	modes := map[string]fs.FileMode{}
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
@@ -429,7 +439,7 @@ func TestOthersMayNotRead(t *testing.T) {
 // TestACopyIsClosedToOthers: a database that was restored for all to read.
 func TestACopyIsClosedToOthers(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := newFolder(t)
 	path := filepath.Join(dir, "postern.db")
 	if err := errors.Join(open(t, sqlite.Config{Dir: dir}).Close(), os.Chmod(path, 0o644)); err != nil {
 		t.Fatal(err)
@@ -442,7 +452,7 @@ func TestACopyIsClosedToOthers(t *testing.T) {
 
 // TestAddTakesNoMemory: a counter in use is added to without an allocation.
 func TestAddTakesNoMemory(t *testing.T) {
-	s := open(t, sqlite.Config{Dir: t.TempDir()})
+	s := open(t, sqlite.Config{Dir: newFolder(t)})
 	deltas := []table.Delta{{Counter: "n", By: 1}, {Counter: "m", By: 1}}
 	until := time.Now().Add(time.Hour)
 	n := testing.AllocsPerRun(1000, func() {
