@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"postern/shared/api"
+	"postern/shared/auth"
 	"postern/shared/keys"
 	"postern/shared/route"
 )
@@ -42,13 +43,8 @@ type key struct {
 
 // state is what becomes of who shows the key now.
 func (k key) state(now time.Time) string {
-	switch {
-	case k.RevokedAt != nil:
-		return "revoked"
-	case k.Disabled:
-		return "disabled"
-	case k.ExpiresAt != nil && !now.Before(*k.ExpiresAt):
-		return "expired"
+	if reason, refused := errors.AsType[auth.Reason](k.State(now)); refused {
+		return string(reason)
 	}
 	return "active"
 }

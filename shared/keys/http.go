@@ -111,7 +111,7 @@ func (a *Admin) List(w http.ResponseWriter, r *http.Request, _ auth.Caller) erro
 	if len(records) > limit {
 		body.Next = &records[limit-1].ID
 	}
-	err = each(len(body.Keys), func(i int) (err error) {
+	err = table.Each(len(body.Keys), func(i int) (err error) {
 		body.Keys[i].Key = records[i].Key
 		body.Keys[i].LastUsedAt, err = a.lastUsed(r.Context(), records[i].ID)
 		return err
@@ -369,7 +369,7 @@ func (a *Admin) ownGrant(r *http.Request, id string, now time.Time) (Grant, erro
 	case !slices.Contains(own.Scopes, route.Admin):
 		return Grant{}, api.Fail(api.ScopeMissing, "This needs a credential with the scope %q.", route.Admin)
 	}
-	return own.Grant, own.state(now)
+	return own.Grant, own.State(now)
 }
 
 // act writes what an administrator decided, between its intent and its outcome

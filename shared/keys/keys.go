@@ -123,8 +123,9 @@ func latest(tokens []older) time.Time {
 	return slices.MaxFunc(tokens, func(a, b older) int { return a.end.Compare(b.end) }).end
 }
 
-// state is why a key is refused whatever its token is; nil: it is not.
-func (k *Key) state(now time.Time) error {
+// State is why a key is refused whatever its token is: auth.Revoked, Disabled or
+// Expired; nil: it is not.
+func (k *Key) State(now time.Time) error {
 	switch {
 	case k.RevokedAt != nil:
 		return auth.Revoked

@@ -114,7 +114,7 @@ func (s *Source) Verify(ctx context.Context, token string) (auth.Caller, error) 
 	case !e.accepts(d, now):
 		return auth.Caller{}, auth.Unknown
 	}
-	if err := e.state(now); err != nil {
+	if err := e.State(now); err != nil {
 		return auth.Caller{}, err
 	}
 	return e.holder, nil

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"postern/shared/secret"
@@ -117,9 +116,6 @@ func (r *record) writeAnyway(ctx context.Context, t table.Table, again func(*rec
 	return table.ErrConflict
 }
 
-// widest is how many questions are put to the table at once.
-const widest = 16
-
 // list returns up to n records in the order of their ids, from behind the id
 // after; "" is the beginning. Each step asks twice as many partitions at once as
 // the one before: a page of many keys comes from one or two of them, and one of
@@ -133,7 +129,7 @@ func list(ctx context.Context, t table.Table, after string, n int) ([]*record, e
 	for width := 1; first < len(base62) && len(records) < n; width *= 2 {
 		parts := make([][]*record, min(width, len(base62)-first))
 		want := n - len(records)
-		err := each(len(parts), func(i int) (err error) {
+		err := table.Each(len(parts), func(i int) (err error) {
 			parts[i], err = listPartition(ctx, t, base62[first+i:][:1], after, want)
 			return err
 		})
@@ -171,26 +167,4 @@ func listPartition(ctx context.Context, t table.Table, first, after string, n in
 		}
 	}
 	return records, nil
-}
-
-// each calls f with 0 to n-1, the widest number of them at once, and returns one
-// of the errors if there are any.
-func each(n int, f func(i int) error) error {
-	errs := make([]error, n)
-	running := make(chan struct{}, widest)
-	var all sync.WaitGroup
-	for i := range n {
-		running <- struct{}{}
-		all.Go(func() {
-			errs[i] = f(i)
-			<-running
-		})
-	}
-	all.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

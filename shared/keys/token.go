@@ -35,7 +35,8 @@ func New() (id string, token secret.String) {
 // renew makes another token of an id.
 func renew(id string) secret.String {
 	body := prefix + id + "_" + random(secretLength)
-	return secret.New(body + checksum(body))
+	sum := checksum(body)
+	return secret.New(body + string(sum[:]))
 }
 
 // Parse returns the id in a token, or ErrForm or ErrChecksum. It asks nobody: a
@@ -45,7 +46,7 @@ func Parse(token string) (id string, err error) {
 		return "", ErrForm
 	}
 	body, check := token[:len(token)-checkLength], token[len(token)-checkLength:]
-	if check != checksum(body) {
+	if sum := checksum(body); check != string(sum[:]) {
 		return "", ErrChecksum
 	}
 	return token[len(prefix):][:idLength], nil
@@ -54,14 +55,13 @@ func Parse(token string) (id string, err error) {
 // checksum is body's CRC-32 (IEEE) in base62. It tells a slip of the hand, which
 // changes a few neighbouring characters, and is no protection against anybody:
 // who has the body can compute it.
-func checksum(body string) string {
-	var digits [checkLength]byte
+func checksum(body string) (digits [checkLength]byte) {
 	sum := crc32.ChecksumIEEE([]byte(body))
 	for i := checkLength - 1; i >= 0; i-- {
 		digits[i] = base62[sum%62]
 		sum /= 62
 	}
-	return string(digits[:])
+	return digits
 }
 
 // random is n base62 digits, each as likely as the others: bytes from 4×62 on

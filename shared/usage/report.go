@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"postern/shared/limit"
@@ -125,26 +124,14 @@ func (l *Ledger) keysOf(ctx context.Context, q Query) ([]table.Key, error) {
 	return keys, nil
 }
 
-// atOnce is how many items are read at a time.
-const atOnce = 16
-
 // get reads items in the order of keys, and leaves out what has expired.
 func (l *Ledger) get(ctx context.Context, keys []table.Key) ([]table.Item, error) {
-	items, errs := make([]table.Item, len(keys)), make([]error, len(keys))
-	var all sync.WaitGroup
-	slots := make(chan struct{}, atOnce)
-	for i, key := range keys {
-		slots <- struct{}{}
-		all.Go(func() {
-			items[i], errs[i] = l.table.Get(ctx, key)
-			<-slots
-		})
-	}
-	all.Wait()
-	for _, err := range errs {
-		if err != nil && !errors.Is(err, table.ErrNotFound) {
-			return nil, err
+	items := make([]table.Item, len(keys))
+	err := table.Each(len(keys), func(i int) (err error) {
+		if items[i], err = l.table.Get(ctx, keys[i]); errors.Is(err, table.ErrNotFound) {
+			return nil
 		}
-	}
-	return slices.DeleteFunc(items, func(i table.Item) bool { return i.Sort == "" }), nil
+		return err
+	})
+	return slices.DeleteFunc(items, func(i table.Item) bool { return i.Sort == "" }), err
 }
