@@ -49,17 +49,28 @@ func (c *Chat) Answers(ctx context.Context, caller auth.Caller, name string, inp
 		room    atomic.Int64
 		first   error
 		failed  sync.Once
+		spent   atomic.Bool // no budget is left for more; what runs has its own set aside, and may end
 		group   sync.WaitGroup
 		slots   = make(chan struct{}, concurrentAnswers)
 	)
 	room.Store(maxAnswers)
 	for i, in := range inputs {
 		slots <- struct{}{}
+		if spent.Load() {
+			break
+		}
 		group.Go(func() {
 			defer func() { <-slots }()
 			var err error
 			if answers[i], err = c.answer(all, caller, what, in, &room); err != nil {
-				failed.Do(func() { first = failure(ctx, err); stop() })
+				failed.Do(func() {
+					first = failure(ctx, err)
+					if overBudget(err) {
+						spent.Store(true)
+					} else {
+						stop()
+					}
+				})
 			}
 		})
 	}

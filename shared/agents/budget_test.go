@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -353,5 +354,57 @@ func TestTheBudgetsRefusalOfAChat(t *testing.T) {
 	}
 	if line := s.log.line(t); line["reason"] != "budget" || line["decision"] != "deny" || line["caller"] != "key" {
 		t.Errorf("the log line is %v", line)
+	}
+}
+
+// watched is a budget whose refusals are counted.
+type watched struct {
+	usage.Budget
+	refused atomic.Int32
+}
+
+func (w *watched) Reserve(ctx context.Context, caller auth.Caller, least, most int64) (int64, func(context.Context, int64), error) {
+	granted, settle, err := w.Budget.Reserve(ctx, caller, least, most)
+	if err != nil {
+		w.refused.Add(1)
+	}
+	return granted, settle, err
+}
+
+// Who asks many things at once may find the budget full in the middle. What runs
+// then has its tokens set aside: it ends, and gives back what it didn't use. Nobody
+// is told of a run that the budget refused.
+func TestABudgetFullInTheMiddleOfManyAnswers(t *testing.T) {
+	t.Parallel()
+	table := &memory.Table{Now: clockAtNoon}
+	budget := &watched{Budget: budgetOver(table)}
+	var running sync.WaitGroup
+	running.Add(2)
+	slow := part(func(ctx context.Context, _ model.Request, yield func(model.Event, error) bool) {
+		running.Done()
+		running.Wait() // the third has no room while these two run
+		for budget.refused.Load() == 0 && ctx.Err() == nil {
+			runtime.Gosched()
+		}
+		if ctx.Err() != nil {
+			yield(model.Event{}, ctx.Err())
+			return
+		}
+		yield(model.Event{Stop: model.EndTurn, Usage: model.Usage{InputTokens: 5, OutputTokens: 4}}, nil)
+	})
+	var told atomic.Int32
+	chat := &agents.Chat{File: mustParse(t, "agents: {a: {role: r, llm: test/x}}"), Models: agents.Models{"test": slow}, Budget: budget, Timeout: time.Minute,
+		Ran: func(context.Context, auth.Caller, string, time.Time, model.Usage) { told.Add(1) }}
+	in := agents.Ask("m")
+	in.MaxTokens = 1000
+	_, err := chat.Answers(t.Context(), withBudget(2500), "a", in, in, in)
+	if e := (*api.Error)(nil); !errors.As(err, &e) || e.Code != api.BudgetExceeded {
+		t.Errorf("the answer is %v", err)
+	}
+	if n := stands(t, table); n != 18 {
+		t.Errorf("the day stands at %d, and two runs used 9 each", n)
+	}
+	if n := told.Load(); n != 2 {
+		t.Errorf("told of %d runs", n)
 	}
 }

@@ -133,17 +133,23 @@ func (c *Chat) remember(ctx context.Context, caller auth.Caller, session *string
 func (c *Chat) runner() Runner { return Runner{c.File, c.Models, c.Budget} }
 
 // run runs what to its end, each of its events going to take.
-func (c *Chat) run(ctx context.Context, caller auth.Caller, what Runnable, in Input, take func(Event) error) error {
+func (c *Chat) run(ctx context.Context, caller auth.Caller, what Runnable, in Input, take func(Event) error) (err error) {
 	var used model.Usage
+	begun := false
 	if c.Ran != nil {
-		begin := time.Now()
-		defer func() { c.Ran(ctx, caller, what.Name(), begin, used) }()
+		since := time.Now()
+		defer func() {
+			if begun || !overBudget(err) { // else nothing has run
+				c.Ran(ctx, caller, what.Name(), since, used)
+			}
+		}()
 	}
 	for event, err := range c.runner().Run(ctx, what, in) {
 		if event.Result != nil {
 			used = event.Result.Usage
 		}
 		if err == nil {
+			begun = true
 			err = take(event)
 		}
 		if err != nil {

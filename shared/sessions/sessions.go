@@ -113,6 +113,14 @@ func shorten(s string, room int) string {
 	return s
 }
 
+// head is s as far as it has room bytes.
+func head(s string, room int) string {
+	if len(s) <= room {
+		return s
+	}
+	return strings.ToValidUTF8(s[:room-len(cut)], "") + cut
+}
+
 // size is the most bytes that s takes in JSON, without its quotes.
 func size(s string) int {
 	n := 0
@@ -160,7 +168,8 @@ func (c *conversation) turns() ([]turn, error) {
 }
 
 // told is the last of turns, as many as MaxTold has room for, as a model reads
-// them.
+// them. One that is larger by itself is told with its longer text cut: what was
+// said last is what the next question is about.
 func told(turns []turn) []model.Message {
 	room, first := MaxTold, len(turns)
 	for first > 0 {
@@ -168,6 +177,14 @@ func told(turns []turn) []model.Message {
 			break
 		}
 		first--
+	}
+	if first == len(turns) && first > 0 {
+		first--
+		t := turns[first]
+		t.Message = head(t.Message, MaxTold-min(len(t.Answer), MaxTold/2))
+		t.Answer = head(t.Answer, MaxTold-len(t.Message))
+		turns = []turn{t}
+		first = 0
 	}
 	var messages []model.Message
 	for _, t := range turns[first:] {

@@ -495,6 +495,46 @@ func TestTheLargestMessageIsKeptWhole(t *testing.T) {
 	}
 }
 
+// The last turn is told even if it is larger than all that is told: what was said
+// last is what the next question is about. Its longer text is cut at a character.
+func TestALargeTurnIsToldCut(t *testing.T) {
+	t.Parallel()
+	const gap = "\n[The rest is left out.]"
+	long := strings.Repeat("é", sessions.MaxTold)
+	for _, row := range []struct {
+		name, message, answer string
+		cut                   [2]bool
+	}{
+		{"a long message", long, "short", [2]bool{true, false}},
+		{"a long answer", "short", "x" + long, [2]bool{false, true}},
+		{"both", "x" + long, long, [2]bool{true, true}},
+		{"one byte too many", "ab", strings.Repeat("x", sessions.MaxTold-1), [2]bool{false, true}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.say("older", "older")
+			s.say(row.message, row.answer)
+			got := s.read()
+			if len(got) != 2 {
+				t.Fatalf("%d messages are told", len(got))
+			}
+			size := 0
+			for i, said := range []string{row.message, row.answer} {
+				text := got[i].Text
+				size += len(text)
+				head, cut := strings.CutSuffix(text, gap)
+				if cut != row.cut[i] || !strings.HasPrefix(said, head) || !cut && text != said || !utf8.ValidString(text) {
+					t.Errorf("text %d: %d bytes of %d, cut: %v", i, len(text), len(said), cut)
+				}
+			}
+			if size > sessions.MaxTold || size < sessions.MaxTold-8 {
+				t.Errorf("%d bytes are told", size)
+			}
+		})
+	}
+}
+
 // What a model is told is bounded in bytes; the oldest turns drop first, whole.
 func TestWhatIsToldIsBounded(t *testing.T) {
 	t.Parallel()
@@ -508,7 +548,6 @@ func TestWhatIsToldIsBounded(t *testing.T) {
 		{"a byte too many", [][2]string{{half, ""}, {"x", half}}, 1},
 		{"a byte too many in the oldest", [][2]string{{"", half + "x"}, {"", half}}, 1},
 		{"a turn of the whole bound", [][2]string{{"a", "b"}, {half, half}}, 1},
-		{"a turn beyond the bound", [][2]string{{"a", "b"}, {half, half + "x"}}, 0},
 		{"no turn is skipped", [][2]string{{"a", "b"}, {half, half}, {"c", "d"}}, 1},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -135,6 +135,11 @@ func together(s Settings, set map[string]Entry) []error {
 				faults = append(faults, fmt.Errorf("%s: the same credential as %s; give each its own", c.origin, earlier.origin))
 				break
 			}
+			// A client is known by its label, and what it keeps is kept under that.
+			if c.digest.Label() == earlier.digest.Label() {
+				faults = append(faults, fmt.Errorf("%s and %s: their digests begin alike, so they would be one caller; replace one of them", c.origin, earlier.origin))
+				break
+			}
 		}
 	}
 	return faults

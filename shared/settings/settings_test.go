@@ -136,6 +136,8 @@ func TestBadSettings(t *testing.T) {
 		{vars{"VALID_API_KEYS": "a, b c"}, "VALID_API_KEYS: entry 2: " + unsendble + clients},
 		{vars{"VALID_API_KEYS": "a," + issued}, "VALID_API_KEYS: entry 2: it has the form of an issued key, which works without being configured" + clients},
 		{vars{"VALID_API_KEYS": "abc, abc"}, "VALID_API_KEYS: entry 2: the same credential as VALID_API_KEYS: entry 1; give each its own"},
+		{vars{"VALID_API_KEYS": "x,sha256:cd501bd8" + abcDigest[8:] + ",sha256:CD501BD8" + strings.Repeat("0", 56)},
+			"VALID_API_KEYS: entry 3 and VALID_API_KEYS: entry 2: their digests begin alike, so they would be one caller; replace one of them"},
 		{vars{"API_TOKEN": "abc", "ADMIN_API_KEY": "sha256:" + abcDigest}, "ADMIN_API_KEY: the same credential as API_TOKEN; give each its own"},
 		{vars{"TOKEN": abcDigest, "VALID_API_KEYS": "x, abc"}, "VALID_API_KEYS: entry 2: the same credential as TOKEN; give each its own"},
 		{vars{"ADMIN_API_KEY": "abc", "VALID_API_KEYS": "sha256:" + strings.ToUpper(abcDigest)}, "VALID_API_KEYS: entry 1: the same credential as ADMIN_API_KEY; give each its own"},

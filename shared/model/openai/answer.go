@@ -69,11 +69,16 @@ type chunk struct {
 // is no reason to lose the answer.
 type tokens int
 
+// errNoCount makes a usage with one impossible half none at all: the other half
+// alone would say too little.
+var errNoCount = errors.New("not a number of tokens")
+
 func (t *tokens) UnmarshalJSON(b []byte) error {
 	var n float64 // some servers write 7.0
-	if json.Unmarshal(b, &n) == nil {
-		*t = tokens(min(max(n, 0), maxTokens))
+	if json.Unmarshal(b, &n) != nil || n < 0 {
+		return errNoCount
 	}
+	*t = tokens(min(n, maxTokens))
 	return nil
 }
 
