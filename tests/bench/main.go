@@ -15,6 +15,10 @@
 //	start       from exec to the first answer of /health; resident memory then
 //	keys        verification with 10 and with 1,000,000 issued keys in the data
 //	            folder; it takes a minute, and runs if -million or -only asks
+//	streams     the first delta of a streamed POST /chat, and its first byte from the
+//	            compiled function beside tests/bench/noopstream; memory and /health
+//	            while 2,000 streams are open; it takes two minutes, and runs if -only
+//	            asks
 //
 // Usage: make bench, or go run ./tests/bench [-only agents,chat] [-million] in
 // the root of the repository.
@@ -48,6 +52,7 @@ var parts = []part{
 	{"chat", chat},
 	{"start", start},
 	{"keys", million},
+	{"streams", streams},
 }
 
 func main() {
@@ -60,7 +65,7 @@ func main() {
 	}
 	for _, name := range wanted {
 		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
-			fmt.Fprintf(os.Stderr, "bench: there is no part %q: -only takes agents, authorizer, chat, start and keys\n", name)
+			fmt.Fprintf(os.Stderr, "bench: there is no part %q: -only takes agents, authorizer, chat, start, keys and streams\n", name)
 			os.Exit(2)
 		}
 	}
@@ -79,7 +84,7 @@ func run(ctx context.Context, wanted []string) error {
 	}
 	defer os.RemoveAll(dir)
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", "lambda.norpc", "-o", dir+string(filepath.Separator),
-		"./cmd/postern", "./authorizer", "./tests/bench/bare", "./tests/bench/noop")
+		"./cmd/postern", "./authorizer", "./functions/chat", "./tests/bench/bare", "./tests/bench/noop", "./tests/bench/noopstream")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}

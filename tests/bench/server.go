@@ -57,10 +57,10 @@ func (s *server) stop() {
 	s.Wait()
 }
 
-// postern starts a server on a data folder.
-func postern(dir, data string) (*server, error) {
+// postern starts a server on a data folder, with settings beside the usual ones.
+func postern(dir, data string, more ...string) (*server, error) {
 	cmd := exec.Command(filepath.Join(dir, "postern"), "run", "--port", "0")
-	cmd.Env = []string{"API_TOKEN=" + root, "API_RATE_LIMIT=1000000000", "LOG_FORMAT=json", "DATA_DIR=" + data}
+	cmd.Env = append([]string{"API_TOKEN=" + root, "API_RATE_LIMIT=1000000000", "LOG_FORMAT=json", "DATA_DIR=" + data}, more...)
 	return serve("listening on ", cmd, (*exec.Cmd).StderrPipe)
 }
 
