@@ -77,7 +77,7 @@ func runCommand() *cobra.Command {
 }
 
 // serve answers requests until ctx ends.
-func serve(ctx context.Context, s settings.Settings, file *agents.File, models agents.Models) error {
+func serve(ctx context.Context, s settings.Settings, file *agents.File, models agents.Models) (err error) {
 	var generated secret.String
 	if s.Root == nil {
 		generated = secret.Generate()
@@ -93,7 +93,11 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 	if err != nil {
 		return fmt.Errorf("DATA_DIR: %w", err)
 	}
-	defer store.Close()
+	defer func() {
+		if lost := store.Close(); lost != nil { // what was counted last
+			err = errors.Join(err, fmt.Errorf("closing the data folder: %w", lost))
+		}
+	}()
 	handler, err := handler(s, file, models, store, log)
 	if err != nil {
 		return err

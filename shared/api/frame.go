@@ -47,7 +47,7 @@ type Limiter interface {
 
 // Usage is told of what the limiter doesn't count (package usage).
 type Usage interface {
-	Administered(ctx context.Context, caller string) // a request for a route that no limit counts
+	Administered(ctx context.Context, caller string) // a permitted request for a route that no limit counts
 	Refused(ctx context.Context, caller string)      // a request that the scope, the limit or a budget stopped
 }
 
@@ -228,13 +228,13 @@ func (e *endpoint) method(name string) (m method, allowed bool) {
 // scope is the answer even to who has no request left, and it counts: a request
 // is a request.
 func (e *endpoint) permit(x *exchange, r *http.Request, caller auth.Caller, row route.Route) error {
-	d := limit.Decision{Admitted: true}
+	holds, d := caller.Holds(row.Scope), limit.Decision{Admitted: true}
 	if row.Counted() {
 		var err error
 		if d, err = e.Limiter.Take(r.Context(), caller.ID, caller.HourlyLimit(e.RateLimit)); err != nil {
 			return Because(Unavailable, err)
 		}
-	} else if e.Usage != nil {
+	} else if holds && e.Usage != nil { // no limit would end the writes that the others could cause
 		e.Usage.Administered(r.Context(), caller.ID)
 	}
 	if d.Limit > 0 {
@@ -242,7 +242,6 @@ func (e *endpoint) permit(x *exchange, r *http.Request, caller auth.Caller, row 
 		h["Ratelimit-Policy"] = e.policyOf(d.Limit)
 		h["Ratelimit"] = []string{`"hour";r=` + strconv.Itoa(d.Remaining) + `;t=` + seconds(d.Reset)}
 	}
-	holds := caller.Holds(row.Scope)
 	if holds && d.Admitted {
 		return nil
 	}

@@ -17,6 +17,7 @@
 // ended. The first request of a caller in an hour also leaves its name in a
 // directory of the day (partition "hours#2026-11-21", sort
 // "2026-11-21T10/<caller>"), from which everybody's usage is read without a scan.
+// A day of a caller's token budget is an item of "budget#<caller>" (budget.go).
 //
 // Only a request that can't be counted against a limit is refused for it. What
 // is counted for the report alone may be lost, with a line in the log.
