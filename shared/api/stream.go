@@ -1,6 +1,8 @@
 package api
 
 import (
+	"bytes"
+	"encoding/json"
 	"mime"
 	"net/http"
 	"strconv"
@@ -38,8 +40,9 @@ func WantsStream(r *http.Request) bool {
 // The response begins with the first event, so that what fails before it can be
 // an ordinary error; or with the first comment, if no event comes before that.
 type Stream struct {
-	w  http.ResponseWriter
-	rc *http.ResponseController
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	frame bytes.Buffer // Send's, who fills it anew for each word of a model
 
 	mu    sync.Mutex  // Send and the heartbeat write in turn
 	timer *time.Timer // nil: closed
@@ -68,18 +71,22 @@ func (s *Stream) Withdraw() bool {
 	return true
 }
 
-// Send writes one event and flushes it; "": one without a name.
+// Send writes one event and flushes it; "": one without a name. One goroutine
+// calls it.
 func (s *Stream) Send(event string, v any) error {
-	data, err := Encode(v) // ends in a newline
-	if err != nil {
+	frame := &s.frame
+	frame.Reset()
+	if event != "" {
+		frame.WriteString("event: " + event + "\n")
+	}
+	frame.WriteString("data: ")
+	enc := json.NewEncoder(frame)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil { // ends in a newline
 		return err
 	}
-	frame := make([]byte, 0, len("event: \ndata: \n")+len(event)+len(data))
-	if event != "" {
-		frame = append(append(append(frame, "event: "...), event...), '\n')
-	}
-	frame = append(append(append(frame, "data: "...), data...), '\n')
-	return s.write(frame)
+	frame.WriteByte('\n')
+	return s.write(frame.Bytes())
 }
 
 // Done writes the end that OpenAI's clients wait for, the one frame that isn't

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -36,7 +37,22 @@ func (r *record) encode() ([]byte, error) {
 	for _, o := range r.older {
 		s.Older = append(s.Older, storedOlder{o.digest.Reveal(), o.end})
 	}
-	return json.Marshal(s)
+	value, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	return compact(value)
+}
+
+// compact is an object without the members that say nothing: a look-up spends
+// much of its time on reading them.
+func compact(object []byte) ([]byte, error) {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(object, &members); err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(members, func(_ string, v json.RawMessage) bool { return string(v) == "null" || string(v) == "false" })
+	return json.Marshal(members)
 }
 
 // What decode refuses. A record that can't be understood is no key with fewer

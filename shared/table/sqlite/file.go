@@ -225,15 +225,19 @@ func create(db *sql.DB) error {
 	return tx.Commit()
 }
 
+// How a connection is opened. Reading, a larger cache is a slower one: its pages
+// push each other out of the processor's.
+const (
+	opened  = "mode=rw&_pragma=busy_timeout(5000)&_pragma=trusted_schema(0)&_dqs=0"
+	reading = opened + "&_pragma=cache_size(-2000)"
+	writing = opened + "&_pragma=cache_size(-8000)&_pragma=synchronous(FULL)&_txlock=immediate"
+)
+
 // connect opens a database, and makes it where there is none. The header is
 // written before the write-ahead log comes to be, so that check finds it.
 func (t *Table) connect() error {
-	const (
-		read  = "mode=rw&_pragma=busy_timeout(5000)&_pragma=trusted_schema(0)&_pragma=cache_size(-8000)&_dqs=0"
-		write = read + "&_pragma=synchronous(FULL)&_txlock=immediate"
-	)
 	var err error
-	if t.write, err = sql.Open("sqlite", name(t.path, write)); err != nil {
+	if t.write, err = sql.Open("sqlite", name(t.path, writing)); err != nil {
 		return err
 	}
 	t.write.SetMaxOpenConns(1)
@@ -247,7 +251,7 @@ func (t *Table) connect() error {
 	if mode != "wal" {
 		return errors.New("its folder can't hold a write-ahead log: choose a data folder on a local disk")
 	}
-	if t.read, err = sql.Open("sqlite", name(t.path, read)); err != nil {
+	if t.read, err = sql.Open("sqlite", name(t.path, reading)); err != nil {
 		return err
 	}
 	t.read.SetMaxOpenConns(readers)
@@ -256,7 +260,6 @@ func (t *Table) connect() error {
 		db   *sql.DB
 		stmt **sql.Stmt
 	}{
-		getItem:      {t.read, &t.get},
 		listItems:    {t.read, &t.list},
 		listBack:     {t.read, &t.listBack},
 		insertItem:   {t.write, &t.insert},

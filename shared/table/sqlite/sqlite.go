@@ -53,14 +53,14 @@ type Table struct {
 	lost     atomic.Pointer[error] // that it isn't there any more; nil: it is
 	tell     func(error)
 	now      func() time.Time
-	write    *sql.DB   // one connection: writers of this process queue in order
-	read     *sql.DB   // without contexts to cancel, for which the driver starts a goroutine each
-	unlock   func()    // nil: beside the owner
-	counters *counters // nil: beside the owner
+	write    *sql.DB         // one connection: writers of this process queue in order
+	read     *sql.DB         // for List; without contexts to cancel, for which the driver starts a goroutine each
+	getters  [readers]getter // for Get
+	unlock   func()          // nil: beside the owner
+	counters *counters       // nil: beside the owner
 	closing  sync.Once
 
-	get, list, listBack                 *sql.Stmt
-	insert, update, remove, save, sweep *sql.Stmt
+	list, listBack, insert, update, remove, save, sweep *sql.Stmt
 }
 
 // never is the expiry of what has none.
@@ -68,7 +68,7 @@ const never = math.MaxInt64
 
 // The statements. A list that begins nowhere begins before or behind all keys.
 const (
-	getItem    = "SELECT ver, exp, val FROM items WHERE pk = ?1 AND sk = ?2 AND exp > ?3"
+	getItem    = "SELECT ver, exp, val FROM items WHERE pk = ? AND sk = ? AND exp > ?"
 	listItems  = "SELECT sk, ver, exp, val FROM items WHERE pk = ?1 AND sk > ?2 AND exp > ?3 ORDER BY sk"
 	listBack   = "SELECT sk, ver, exp, val FROM items WHERE pk = ?1 AND sk < ?2 AND exp > ?3 ORDER BY sk DESC"
 	insertItem = "INSERT INTO items (pk, sk, ver, exp, val) VALUES (?1, ?2, 1, ?4, ?5)" +
@@ -171,6 +171,9 @@ func (t *Table) Close() (err error) {
 
 func (t *Table) disconnect() error {
 	var err error
+	for i := range t.getters {
+		err = errors.Join(err, t.getters[i].close())
+	}
 	for _, db := range []*sql.DB{t.read, t.write} { // the writer last: it empties the write-ahead log
 		if db != nil {
 			err = errors.Join(err, db.Close())
@@ -194,19 +197,6 @@ func (t *Table) Get(ctx context.Context, key table.Key) (table.Item, error) {
 		}
 	}
 	return t.find(key, now)
-}
-
-// find reads an item from the file.
-func (t *Table) find(key table.Key, now int64) (table.Item, error) {
-	r := row{sort: key.Sort}
-	err := t.get.QueryRow(key.Partition, key.Sort, now).Scan(&r.version, &r.expires, &r.value)
-	if errors.Is(err, sql.ErrNoRows) {
-		return table.Item{}, table.ErrNotFound
-	}
-	if err != nil {
-		return table.Item{}, t.explain(err)
-	}
-	return r.item(key.Partition)
 }
 
 // Put implements table.Table.
