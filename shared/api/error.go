@@ -124,6 +124,9 @@ func public(err error) *Error {
 	}
 }
 
+// CodeOf is what a caller would be told of err.
+func CodeOf(err error) Code { return public(err).Code }
+
 // clientClosed is what the event line says of a request whose caller left; no
 // response is written (nginx's number for the same).
 const clientClosed = 499

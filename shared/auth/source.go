@@ -40,6 +40,17 @@ func (s *Configured) Verify(_ context.Context, token string) (Caller, error) {
 	return s.callers[found], nil
 }
 
+// Present is a caller from before as it is now: Unknown if its credential is no
+// longer configured.
+func (s *Configured) Present(was Caller) (Caller, error) {
+	for _, c := range s.callers {
+		if c.ID == was.ID {
+			return c, nil
+		}
+	}
+	return Caller{}, Unknown
+}
+
 // Deployed is the source of a deployment's root token, which lives in a secret
 // store and is rotated there. It owns every token.
 type Deployed struct{ Token *secret.Rotating }

@@ -178,6 +178,33 @@ func TestConfiguredStopsAtNone(t *testing.T) {
 	}
 }
 
+// TestConfiguredPresent: who is configured is who it is now, whatever it was; who
+// isn't any more is nobody.
+func TestConfiguredPresent(t *testing.T) {
+	t.Parallel()
+	before, tokens := configured(3)
+	now := &auth.Configured{}
+	bounded := auth.AdminCaller()
+	bounded.Name, bounded.Agents = "now", []string{"judge"}
+	kept := auth.ClientCaller(secret.DigestOf(tokens[3]))
+	now.Add(secret.DigestOf("new-admin-token"), bounded).Add(secret.DigestOf(tokens[3]), kept)
+	for token, want := range map[string]auth.Caller{tokens[0]: {}, tokens[1]: bounded, tokens[2]: {}, tokens[3]: kept, tokens[4]: {}} {
+		was, err := before.Verify(t.Context(), token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := now.Present(was)
+		if diff := cmp.Diff(want, got); diff != "" || (err == nil) != (want.ID != "") || err != nil && err != auth.Unknown {
+			t.Errorf("%s: %v (-want +got):\n%s", was.ID, err, diff)
+		}
+	}
+	for _, was := range []auth.Caller{{}, auth.AnonymousCaller(), {ID: kept.ID[:14]}, {ID: kept.ID + "0"}} {
+		if got, err := now.Present(was); err != auth.Unknown || got.ID != "" {
+			t.Errorf("%q is %+v, %v", was.ID, got, err)
+		}
+	}
+}
+
 // TestConfiguredRefuses is the rest of contract §2's 401s.
 func TestConfiguredRefuses(t *testing.T) {
 	t.Parallel()
