@@ -7,11 +7,15 @@ import "os"
 func SAMLocal() bool { return os.Getenv("AWS_SAM_LOCAL") == "true" }
 
 // Getenv is os.Getenv, except that `sam local` hands over the name of a resource
-// ("TokenSecret", "Table") where AWS has the resource: that is no value. A table
-// of that name may be in a DynamoDB of this machine, if one is named.
+// ("TokenSecret", "Table", "JobsQueue") where AWS has the resource: that is no
+// value. A table or a queue of that name may be on this machine, if its endpoint
+// is named.
 func Getenv(name string) string {
-	if SAMLocal() && (name == "TOKEN_SECRET_ARN" || name == "TABLE_NAME" && os.Getenv("AWS_ENDPOINT_URL_DYNAMODB") == "") {
-		return ""
+	if SAMLocal() {
+		endpoint, stands := map[string]string{"TABLE_NAME": "AWS_ENDPOINT_URL_DYNAMODB", "JOBS_QUEUE_URL": "AWS_ENDPOINT_URL_SQS"}[name]
+		if name == "TOKEN_SECRET_ARN" || stands && os.Getenv(endpoint) == "" {
+			return ""
+		}
 	}
 	return os.Getenv(name)
 }

@@ -1,0 +1,152 @@
+package apigw_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/google/go-cmp/cmp"
+
+	"postern/shared/apigw"
+	"postern/shared/jobs"
+)
+
+// job is an id that begins with name.
+func job(name string) string { return name + strings.Repeat("A", 26-len(name)) }
+
+// queued is an event of messages with these bodies, whose ids are m0, m1 and so on.
+func queued(bodies ...string) events.SQSEvent {
+	var e events.SQSEvent
+	for i, body := range bodies {
+		e.Records = append(e.Records, events.SQSMessage{MessageId: fmt.Sprint("m", i), Body: body})
+	}
+	return e
+}
+
+// failures are the messages that an answer names.
+func failures(r events.SQSEventResponse) string {
+	var ids []string
+	for _, f := range r.BatchItemFailures {
+		ids = append(ids, f.ItemIdentifier)
+	}
+	return strings.Join(ids, " ")
+}
+
+func TestAMessageComesAgainIfItsJobFailed(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name   string
+		bodies []string
+		done   string // in this order
+		failed string
+		logged string // by job
+	}{
+		{"a job", []string{job("OK")}, "OK", "", ""},
+		{"one that fails", []string{job("BAD")}, "BAD", "m0", "BAD"},
+		{"one that panics", []string{job("PANIC")}, "PANIC", "m0", "PANIC"},
+		{"each by itself", []string{job("OK"), job("BAD"), job("PANIC"), job("OK2")}, "OK BAD PANIC OK2", "m1 m2", "BAD PANIC"},
+		{"the same job twice", []string{job("OK"), job("OK")}, "OK OK", "", ""},
+		{"none", nil, "", "", ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			var log logbook
+			var done []string
+			handler := apigw.Queued(func(_ context.Context, id string) error {
+				name := strings.TrimRight(id, "A")
+				done = append(done, name)
+				switch name {
+				case "BAD":
+					return errors.New("no table")
+				case "PANIC":
+					panic("broken")
+				}
+				return nil
+			}, log.logger())
+			response, err := handler(t.Context(), queued(row.bodies...))
+			if err != nil || failures(response) != row.failed || strings.Join(done, " ") != row.done {
+				t.Errorf("done %q, failed %q, %v", done, failures(response), err)
+			}
+			if encoded, _ := json.Marshal(response); row.failed == "" && string(encoded) != `{"batchItemFailures":[]}` {
+				t.Errorf("the answer is %s", encoded)
+			}
+			var logged []string
+			for text := range strings.Lines(log.String()) {
+				var line struct{ Level, Msg, Job, Error string }
+				if err := json.Unmarshal([]byte(text), &line); err != nil || line.Level != "WARN" {
+					t.Errorf("the log says %s", text)
+				}
+				name := strings.TrimRight(line.Job, "A")
+				logged = append(logged, name)
+				if why := map[string]string{"BAD": "no table", "PANIC": "panic: broken\n"}[name]; !strings.Contains(line.Error, why) {
+					t.Errorf("of %s the log says %s", name, line.Error)
+				}
+			}
+			if got := strings.Join(logged, " "); got != row.logged {
+				t.Errorf("logged %q", got)
+			}
+		})
+	}
+}
+
+// What is no job's id is dropped, for it would fail for ever, and is not repeated
+// to the log. The form is that of package jobs.
+func TestWhatIsNoJobIsDropped(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{
+		"", "x", strings.Repeat("A", 25), strings.Repeat("A", 27), strings.ToLower(job("OK")), job("CANARY")[:25] + "1",
+		job("CANARY")[:25] + "\n", job("CANARY")[:24] + "é", `{"message":"CANARY"}`, strings.Repeat("CANARY", 100_000),
+	} {
+		if jobs.ValidID(body) {
+			t.Errorf("%q is a job's id", body)
+		}
+		var log logbook
+		handler := apigw.Queued(func(_ context.Context, id string) error {
+			if id == body {
+				t.Errorf("%q is done", id)
+			}
+			return nil
+		}, log.logger())
+		response, err := handler(t.Context(), queued(body, job("OK")))
+		if err != nil || failures(response) != "" {
+			t.Errorf("%.40q: failed %q, %v", body, failures(response), err)
+		}
+		if said := log.String(); !strings.Contains(said, `"WARN"`) || !strings.Contains(said, `"message":"m0"`) || strings.Contains(said, "CANARY") || strings.Count(said, "\n") != 1 {
+			t.Errorf("%.40q: the log says %.200s", body, said)
+		}
+	}
+}
+
+// A job has an end before Lambda's own, so that its failure can be told; what
+// there is no time for isn't begun.
+func TestAJobEndsBeforeItsFunction(t *testing.T) {
+	t.Parallel()
+	deadline := time.Now().Add(time.Second + 30*time.Millisecond)
+	ctx, cancel := context.WithDeadline(t.Context(), deadline)
+	defer cancel()
+	var begun []string
+	handler := apigw.Queued(func(ctx context.Context, id string) error {
+		begun = append(begun, id)
+		if end, _ := ctx.Deadline(); !end.Equal(deadline.Add(-time.Second)) {
+			t.Errorf("the job's end is %s before Lambda's", deadline.Sub(end))
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}, slog.New(slog.DiscardHandler))
+	response, err := handler(ctx, queued(job("ONE"), job("TWO")))
+	if err != nil || failures(response) != "m0 m1" {
+		t.Errorf("failed %q, %v", failures(response), err)
+	}
+	if diff := cmp.Diff([]string{job("ONE")}, begun); diff != "" {
+		t.Errorf("begun (-want +got):\n%s", diff)
+	}
+	if ctx.Err() != nil {
+		t.Error("Lambda's end came first")
+	}
+}

@@ -1,0 +1,283 @@
+package sqs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	sdk "github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"postern/shared/jobs/sqs"
+	"postern/tests/sqsfake"
+)
+
+const id = "CANARYABCDEFGHIJKLMNOPQ234"
+
+// environment is what Lambda gives a function, and where SQS is.
+func environment(endpoint string) func(string) string {
+	return func(name string) string {
+		return map[string]string{
+			"AWS_REGION":            "us-east-1",
+			"AWS_ACCESS_KEY_ID":     "AKIAEXAMPLE",
+			"AWS_SECRET_ACCESS_KEY": "example",
+			"AWS_SESSION_TOKEN":     "example",
+			"AWS_ENDPOINT_URL_SQS":  endpoint,
+		}[name]
+	}
+}
+
+// start is a fake with one queue, and the leaf that sends to it.
+func start(t *testing.T) (*sqsfake.Server, *sqsfake.Queue, *sqs.Queue) {
+	t.Helper()
+	fake := sqsfake.Start(sqsfake.Config{})
+	t.Cleanup(func() {
+		if v := fake.Violations(); len(v) > 0 {
+			t.Error(v)
+		}
+		fake.Close()
+	})
+	queue := fake.Create("jobs", sqsfake.Attributes{})
+	return fake, queue, open(t, queue.URL(), fake.URL)
+}
+
+func open(t *testing.T, url, endpoint string) *sqs.Queue {
+	t.Helper()
+	q, err := sqs.New(sqs.Config{QueueURL: url, Getenv: environment(endpoint), Patience: 10 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+// arrived is how many messages are in the queue. Each is the id and nothing else.
+func arrived(t *testing.T, queue *sqsfake.Queue) int {
+	t.Helper()
+	messages := queue.Messages()
+	for _, m := range messages {
+		if m.Body != id {
+			t.Errorf("a message is %q", m.Body)
+		}
+	}
+	return len(messages)
+}
+
+func TestAMessageIsTheID(t *testing.T) {
+	t.Parallel()
+	fake, queue, leaf := start(t)
+	if err := leaf.Send(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if n := arrived(t, queue); n != 1 || fake.Calls("SendMessage") != 1 || fake.Calls("") != 1 {
+		t.Errorf("%d messages in %d calls of %d", n, fake.Calls("SendMessage"), fake.Calls(""))
+	}
+}
+
+// TestOnMoto is the same against moto, an independent implementation of AWS, in
+// a process of its own.
+func TestOnMoto(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("moto_server"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("moto_server is not installed")
+		}
+		t.Skip("moto_server is not installed")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	_, port, _ := net.SplitHostPort(address)
+	moto := exec.Command("moto_server", "-H", "127.0.0.1", "-p", port)
+	if err := moto.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { moto.Process.Kill(); moto.Wait() }()
+	url := "http://" + address
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if r, err := http.Get(url); err == nil {
+			r.Body.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("moto_server didn't come up")
+		}
+	}
+	client := sdk.New(sdk.Options{Region: "us-east-1", BaseEndpoint: &url, Credentials: aws.CredentialsProviderFunc(
+		func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: "example"}, nil
+		})})
+	made, err := client.CreateQueue(t.Context(), &sdk.CreateQueueInput{QueueName: aws.String("jobs")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := open(t, *made.QueueUrl, url).Send(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	got, err := client.ReceiveMessage(t.Context(), &sdk.ReceiveMessageInput{QueueUrl: made.QueueUrl})
+	if err != nil || len(got.Messages) != 1 || aws.ToString(got.Messages[0].Body) != id {
+		t.Errorf("received %v, %v", got, err)
+	}
+	err = open(t, *made.QueueUrl+"-2", url).Send(t.Context(), id)
+	if err == nil || !strings.Contains(err.Error(), "JOBS_QUEUE_URL") {
+		t.Errorf("to another queue: %v", err)
+	}
+}
+
+// Each failure is met once and heals, and then it lasts. A try is repeated where
+// that may help, and only there.
+func TestFailures(t *testing.T) {
+	t.Parallel()
+	garbage := func(body string) func() *sqsfake.Fault {
+		return func() *sqsfake.Fault { return sqsfake.Garbage(200, body) }
+	}
+	fail := func(status int, code string) func() *sqsfake.Fault {
+		return func() *sqsfake.Fault { return sqsfake.Fail(status, code) }
+	}
+	other := func(body []byte) []byte { // of another message
+		return bytes.Replace(body, []byte(`"MD5OfMessageBody":"`), []byte(`"MD5OfMessageBody":"0`), 1)
+	}
+	for _, row := range []struct {
+		name   string
+		fault  func() *sqsfake.Fault
+		again  bool
+		stored int // by a try that fails
+		told   string
+	}{
+		{"an error", fail(500, "InternalFailure"), true, 0, `HTTP status 500, "InternalFailure"`},
+		{"out of service", fail(503, "ServiceUnavailable"), true, 0, "HTTP status 503"},
+		{"throttled", fail(400, "RequestThrottled"), true, 0, `HTTP status 400, "RequestThrottled"`},
+		{"throttled by AWS", fail(400, "ThrottlingException"), true, 0, "HTTP status 400"},
+		{"too many requests", fail(429, "TooMany"), true, 0, "HTTP status 429"},
+		{"denied", fail(403, "AccessDeniedException"), false, 0, "sqs:SendMessage"},
+		{"no such queue", fail(400, "QueueDoesNotExist"), false, 0, "JOBS_QUEUE_URL"},
+		{"no such queue, in the old words", fail(400, "AWS.SimpleQueueService.NonExistentQueue"), false, 0, "JOBS_QUEUE_URL"},
+		{"a refusal", fail(400, "InvalidMessageContents"), false, 0, `HTTP status 400, "InvalidMessageContents"`},
+		{"a page for people", garbage("<html>" + id), true, 0, "the answer makes no sense"},
+		{"an empty answer", garbage(""), true, 0, "the answer makes no sense"},
+		{"an answer without a checksum", garbage(`{"MessageId":"` + id + `"}`), true, 0, "the answer makes no sense"},
+		{"another message's checksum", func() *sqsfake.Fault { return sqsfake.Damage(other) }, true, 1, "the answer makes no sense"},
+		{"an error that quotes", func() *sqsfake.Fault { return sqsfake.Garbage(400, `{"__type":"Odd","message":"`+id+`"}`) }, false, 0, `HTTP status 400, "Odd"`},
+		{"a broken connection", sqsfake.Drop, true, 0, "no answer"},
+		{"a lost answer", sqsfake.Lose, true, 1, "no answer"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			fake, queue, leaf := start(t)
+			fake.Inject(row.fault().Times(1))
+			err, want := leaf.Send(t.Context(), id), row.stored
+			if row.again {
+				want++
+			}
+			if (err == nil) != row.again || arrived(t, queue) != want {
+				t.Errorf("once: %v, %d messages", err, arrived(t, queue))
+			}
+			tries := fake.Calls("")
+			fake.Inject(row.fault())
+			err = leaf.Send(t.Context(), id)
+			if err == nil || !strings.HasPrefix(err.Error(), "sending a job to SQS: ") || !strings.Contains(err.Error(), row.told) {
+				t.Errorf("it lasts: %v", err)
+			}
+			if err != nil && strings.Contains(err.Error(), id) {
+				t.Errorf("P4: the error quotes the message: %v", err)
+			}
+			if n := fake.Calls("") - tries; n != tries || row.again != (n == 2) {
+				t.Errorf("%d tries, then %d", tries, n)
+			}
+		})
+	}
+}
+
+func TestNobodyIsThere(t *testing.T) {
+	t.Parallel()
+	fake := sqsfake.Start(sqsfake.Config{})
+	fake.Close()
+	err := open(t, "http://127.0.0.1/1/jobs", fake.URL).Send(t.Context(), id)
+	if err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A try that gets no answer ends by itself, and the next one may get one.
+func TestATryIsBounded(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name     string
+		hang     int // tries
+		patience time.Duration
+		least    time.Duration // that it takes
+		told     string
+	}{
+		{"the first, for 2 s", 1, 0, 2 * time.Second, ""},
+		{"both", 2, 500 * time.Millisecond, time.Second, "sending a job to SQS: no answer in time"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			fake, queue, _ := start(t)
+			hang, release := sqsfake.Hang()
+			defer release()
+			fake.Inject(hang.Times(row.hang))
+			leaf, err := sqs.New(sqs.Config{QueueURL: queue.URL(), Getenv: environment(fake.URL), Patience: row.patience})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			begin := time.Now()
+			told := ""
+			if err := leaf.Send(ctx, id); err != nil {
+				told = err.Error()
+			}
+			if took := time.Since(begin); told != row.told || took < row.least || arrived(t, queue) != 2-row.hang {
+				t.Errorf("%q after %s, %d messages", told, took, arrived(t, queue))
+			}
+		})
+	}
+}
+
+func TestSendEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	fake, _, leaf := start(t)
+	hang, release := sqsfake.Hang()
+	defer release()
+	fake.Inject(hang)
+	ctx, leave := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer leave()
+	if err := leaf.Send(ctx, id); !errors.Is(err, context.DeadlineExceeded) || fake.Calls("") > 1 {
+		t.Errorf("error %v, want the context's; %d tries", err, fake.Calls(""))
+	}
+}
+
+// P18: what is missing is named, with its cure.
+func TestWhatIsMissingIsNamed(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct{ url, region, want string }{
+		{"", "us-east-1", "JOBS_QUEUE_URL: "},
+		{"https://sqs.us-east-1.amazonaws.com/1/jobs", "", "AWS_REGION: "},
+	} {
+		_, err := sqs.New(sqs.Config{QueueURL: row.url, Getenv: func(name string) string {
+			return map[string]string{"AWS_REGION": row.region}[name]
+		}})
+		if err == nil || !strings.HasPrefix(err.Error(), row.want) {
+			t.Errorf("error %v, want one that begins with %s", err, row.want)
+		}
+	}
+	leaf, err := sqs.New(sqs.Config{QueueURL: "https://sqs.us-east-1.amazonaws.com/1/jobs", Getenv: func(name string) string {
+		return map[string]string{"AWS_REGION": "us-east-1"}[name]
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := leaf.Send(t.Context(), id); err == nil || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
+		t.Errorf("error %v, want one that names AWS_ACCESS_KEY_ID", err)
+	}
+}
