@@ -7,8 +7,8 @@ SHELL := /bin/sh
 GOARCH ?= arm64
 AGENTS_FILE ?= agents.yaml
 
-FOLDERS := authorizer functions/agents functions/chat functions/jobs functions/keys functions/health
-FUNCTIONS := AuthorizerFunction AgentsFunction ChatFunction JobsFunction KeysFunction HealthFunction
+FOLDERS := authorizer functions/agents functions/chat functions/worker functions/jobs functions/keys functions/health
+FUNCTIONS := AuthorizerFunction AgentsFunction ChatFunction WorkerFunction JobsFunction KeysFunction HealthFunction
 
 LAMBDA := CGO_ENABLED=0 GOOS=linux GOARCH=$(GOARCH) go build -trimpath -ldflags '-s -w' -tags lambda.norpc
 HOST := env -u GOOS -u GOARCH go
@@ -69,6 +69,7 @@ build-JobsFunction:       ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functio
 build-KeysFunction:       ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/keys
 build-AgentsFunction:     ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/agents && $(bundle)
 build-ChatFunction:       ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/chat && $(bundle)
+build-WorkerFunction:     ; @$(LAMBDA) -o '$(ARTIFACTS_DIR)/bootstrap' ./functions/worker && $(bundle)
 
 # The agents file goes along, once it is found fit for AWS.
 bundle = $(HOST) run ./cmd/postern bundle '$(AGENTS_FILE)' '$(ARTIFACTS_DIR)/agents.yaml'

@@ -33,7 +33,7 @@ func BenchmarkGetAgents(b *testing.B) {
 	}
 	defer sink.Close()
 	digest := secret.DigestOf("token")
-	h, err := handler(settings.Settings{Root: &digest, RateLimit: 1 << 30}, file, nil, store(b), api.NewLogger(sink, slog.LevelInfo))
+	h, _, err := join(settings.Settings{Root: &digest, RateLimit: 1 << 30}, file, nil, store(b), nil, api.NewLogger(sink, slog.LevelInfo))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -67,8 +67,8 @@ func BenchmarkChat(b *testing.B) {
 		b.Fatal(err)
 	}
 	digest := secret.DigestOf("token")
-	h, err := handler(settings.Settings{Root: &digest, RateLimit: 1 << 30, ChatTimeout: time.Minute}, file,
-		agents.Models{"test": instant{}}, store(b), api.NewLogger(io.Discard, slog.LevelInfo))
+	h, _, err := join(settings.Settings{Root: &digest, RateLimit: 1 << 30, ChatTimeout: time.Minute}, file,
+		agents.Models{"test": instant{}}, store(b), nil, api.NewLogger(io.Discard, slog.LevelInfo))
 	if err != nil {
 		b.Fatal(err)
 	}

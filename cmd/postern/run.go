@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +27,7 @@ import (
 	"postern/shared/auth"
 	"postern/shared/compat"
 	"postern/shared/idempotency"
+	"postern/shared/jobs"
 	"postern/shared/keys"
 	"postern/shared/limit"
 	"postern/shared/model/offline"
@@ -98,7 +101,8 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 			err = errors.Join(err, fmt.Errorf("closing the data folder: %w", lost))
 		}
 	}()
-	handler, err := handler(s, file, models, store, log)
+	pool := jobs.NewPool(store, log)
+	handler, worker, err := join(s, file, models, store, pool, log)
 	if err != nil {
 		return err
 	}
@@ -106,6 +110,7 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 	if err != nil {
 		return err
 	}
+	running := startJobs(pool, worker)
 	welcome(os.Stderr, listener.Addr(), s, file, generated)
 
 	server := &http.Server{
@@ -116,10 +121,13 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		DisableGeneralOptionsHandler: true,
 	}
+	defer runtime.KeepAlive(collectSoon())
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	select {
 	case err := <-failed:
+		running.abandon()
+		running.finish(ctx)
 		return err
 	case <-ctx.Done():
 	}
@@ -127,19 +135,42 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 	fmt.Fprintln(os.Stderr, "[postern] stopping: finishing what is running (a second signal stops at once)")
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ChatTimeout+stopMargin)
 	defer cancel()
-	if err := server.Shutdown(finish); err != nil {
+	running.stop()
+	err = server.Shutdown(finish)
+	running.finish(finish)
+	if err != nil {
 		return fmt.Errorf("stopped before every request was finished: %w", err)
 	}
 	return nil
 }
 
-// handler joins everything that one machine serves.
-func handler(s settings.Settings, file *agents.File, models agents.Models, store table.Table, log *slog.Logger) (http.Handler, error) {
+// collectSoon lets garbage grow to a quarter of what is in use, instead of to as
+// much again, which is memory that thousands of open streams can't have. An idle
+// server has little in use and would collect all the time: so the result counts as
+// used, though nobody touches it and it takes no memory. Who sets GOGC decides.
+func collectSoon() []byte {
+	if os.Getenv("GOGC") != "" {
+		return nil
+	}
+	debug.SetGCPercent(25)
+	return make([]byte, 16<<20)
+}
+
+// join joins everything that one machine serves, and runs by and by.
+func join(s settings.Settings, file *agents.File, models agents.Models, store table.Table, queue jobs.Queue, log *slog.Logger) (http.Handler, *jobs.Worker, error) {
 	ledger := usage.New(store, log, nil)
 	listing := agents.NewListing(file)
-	chat := &agents.Chat{File: file, Models: models, Timeout: s.ChatTimeout, Ran: ledger.Ran, Budget: &usage.Budget{Table: store, Log: log}}
 	conversations := &sessions.Store{Table: store, Keep: s.SessionTTL}
-	chat.Sessions = conversations
+	runs := &jobs.Store{Table: store, Queue: queue}
+	chat := &agents.Chat{
+		File:     file,
+		Models:   models,
+		Timeout:  s.ChatTimeout,
+		Ran:      ledger.Ran,
+		Budget:   &usage.Budget{Table: store, Log: log},
+		Sessions: conversations,
+		Jobs:     runs,
+	}
 	handlers := map[string]api.Handler{
 		"health":      api.Health,
 		"agents.list": listing.List,
@@ -149,9 +180,11 @@ func handler(s settings.Settings, file *agents.File, models agents.Models, store
 	}
 	maps.Copy(handlers, compat.Listings(listing))
 	maps.Copy(handlers, compat.Chats(chat))
+	maps.Copy(handlers, compat.Jobs(runs))
 	maps.Copy(handlers, conversations.Handlers())
+	maps.Copy(handlers, runs.Handlers())
 	maps.Copy(handlers, administration(store, ledger, s.RateLimit))
-	return api.New(api.Config{
+	handler, err := api.New(api.Config{
 		Routes:   route.Table(),
 		Handlers: handlers,
 		Door: &api.LocalDoor{
@@ -169,6 +202,7 @@ func handler(s settings.Settings, file *agents.File, models agents.Models, store
 		CORSOrigins: s.CORSOrigins,
 		TLS:         s.TLSCert != "",
 	})
+	return handler, newWorker(s, store, chat, ledger, log), err
 }
 
 // administration is what administrators do, over a table: the server's, or the

@@ -6,12 +6,12 @@ import (
 	"os"
 
 	"postern/functions"
+	"postern/functions/runner"
 	"postern/shared/api"
 	"postern/shared/apigw"
 	"postern/shared/compat"
 	"postern/shared/idempotency"
 	"postern/shared/route"
-	"postern/shared/sessions"
 	"postern/shared/settings"
 	"postern/shared/usage"
 )
@@ -21,17 +21,16 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	logger := api.NewLogger(os.Stderr, s.LogLevel)
-	chat, err := newChat(s, logger)
-	if err != nil {
-		log.Fatal(err)
-	}
 	table, err := functions.Table(s)
 	if err != nil {
 		log.Fatal(err)
 	}
+	logger := api.NewLogger(os.Stderr, s.LogLevel)
 	ledger := usage.New(table, logger, nil)
-	chat.Ran, chat.Budget, chat.Sessions = ledger.Ran, &usage.Budget{Table: table, Log: logger}, &sessions.Store{Table: table, Keep: s.SessionTTL}
+	chat, err := runner.New(s, table, ledger, logger)
+	if err != nil {
+		log.Fatal(err)
+	}
 	handlers := compat.Chats(chat)
 	handlers["chat"] = idempotency.New(table, logger, s.ChatTimeout, nil).Wrap(chat.Handle)
 	log.Fatal(apigw.StartStreaming(route.ChatFunction, api.Config{

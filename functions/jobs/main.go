@@ -1,13 +1,16 @@
-// Jobs serves callers what is kept of theirs: conversations.
+// Jobs serves callers what is kept of theirs: conversations, and asynchronous runs.
 package main
 
 import (
 	"log"
+	"maps"
 	"os"
 
 	"postern/functions"
 	"postern/shared/api"
 	"postern/shared/apigw"
+	"postern/shared/compat"
+	"postern/shared/jobs"
 	"postern/shared/route"
 	"postern/shared/sessions"
 	"postern/shared/settings"
@@ -24,8 +27,11 @@ func main() {
 		log.Fatal(err)
 	}
 	logger := api.NewLogger(os.Stderr, s.LogLevel)
-	ledger, conversations := usage.New(table, logger, nil), &sessions.Store{Table: table}
+	ledger, runs := usage.New(table, logger, nil), &jobs.Store{Table: table}
+	handlers := runs.Handlers()
+	maps.Copy(handlers, (&sessions.Store{Table: table}).Handlers())
+	maps.Copy(handlers, compat.Jobs(runs))
 	log.Fatal(apigw.Start(route.JobsFunction, api.Config{
-		Handlers: conversations.Handlers(), Log: logger, Limiter: ledger, Usage: ledger, RateLimit: s.RateLimit, CORSOrigins: s.CORSOrigins,
+		Handlers: handlers, Log: logger, Limiter: ledger, Usage: ledger, RateLimit: s.RateLimit, CORSOrigins: s.CORSOrigins,
 	}))
 }

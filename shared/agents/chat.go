@@ -10,6 +10,7 @@ import (
 
 	"postern/shared/api"
 	"postern/shared/auth"
+	"postern/shared/jobs"
 	"postern/shared/model"
 )
 
@@ -27,7 +28,8 @@ type Chat struct {
 	Timeout time.Duration // of one chat
 	Budget  Budget        // nil: callers who have a budget are refused
 
-	Sessions Sessions // needed where a request may name a session
+	Sessions Sessions    // needed where a request may name a session
+	Jobs     *jobs.Store // nil: every caller waits for its answer
 
 	// Ran is told of each run when it has ended, well or not; nil: nobody is.
 	// A run that failed is told without the tokens it may have used.
@@ -50,6 +52,10 @@ type chatRequest struct {
 	Agent     string  `json:"agent"`
 	SessionID *string `json:"session_id"` // nil: no conversation
 	Stream    bool    `json:"stream"`
+	Callback  *struct {
+		URL    string `json:"url"`
+		Secret string `json:"secret"`
+	} `json:"callback"`
 }
 
 type chatReply struct {
@@ -78,6 +84,12 @@ func (c *Chat) Handle(w http.ResponseWriter, r *http.Request, caller auth.Caller
 		return &api.Error{Code: api.MessageRequired}
 	case len(message) > MaxMessage:
 		return &api.Error{Code: api.TooLarge}
+	}
+	if c.Jobs != nil && wantsLater(r) {
+		return c.accept(w, r, caller, req, message)
+	}
+	if req.Callback != nil {
+		return errCallback
 	}
 	what, found := c.runner().Find(caller, req.Agent)
 	if !found {
@@ -233,7 +245,14 @@ func (r *run) take(e Event) error {
 }
 
 func (r *run) finish() error {
-	reply := chatReply{
+	if r.stream != nil {
+		return r.stream.Send("done", r.reply())
+	}
+	return api.WriteJSON(r.w, http.StatusOK, r.reply())
+}
+
+func (r *run) reply() chatReply {
+	return chatReply{
 		Response:  r.text.String(),
 		Status:    "success",
 		Agent:     r.what.Name(),
@@ -242,10 +261,6 @@ func (r *run) finish() error {
 		Usage:     r.usage,
 		RequestID: r.id,
 	}
-	if r.stream != nil {
-		return r.stream.Send("done", reply)
-	}
-	return api.WriteJSON(r.w, http.StatusOK, reply)
 }
 
 // fail tells the caller of err: as the response, with its own status, or as the

@@ -117,7 +117,7 @@ func TestBadChats(t *testing.T) {
 		{"an agent that is no string", `{"message":"m","agent":1}`, 400, "Invalid request", `"agent" takes a string, not a number`},
 		{"a session that is no string", `{"message":"m","session_id":7}`, 400, "Invalid request", `"session_id" takes a string, not a number`},
 		{"a stream that is no truth", `{"message":"m","stream":"yes"}`, 400, "Invalid request", `"stream" takes true or false, not a string`},
-		{"an unknown field", `{"message":"m","prompt":"p"}`, 400, "Invalid request", `"prompt" is not known here. Known: "message", "agent", "session_id", "stream".`},
+		{"an unknown field", `{"message":"m","prompt":"p"}`, 400, "Invalid request", `"prompt" is not known here. Known: "message", "agent", "session_id", "stream", "callback".`},
 		{"no JSON", `hello`, 400, "Invalid request", "is not JSON"},
 		{"nothing", ``, 400, "Invalid request", "is empty"},
 		{"half an object", `{"message":"m"`, 400, "Invalid request", "ends in the middle"},

@@ -150,6 +150,9 @@ func decodeValue(value json.RawMessage, path string, field reflect.Value, strict
 	switch {
 	case !itself && string(value) == "null":
 		return nil
+	case field.Kind() == reflect.Pointer: // whether the member is there
+		field.Set(reflect.New(field.Type().Elem()))
+		return decodeValue(value, path, field.Elem(), strict)
 	case !itself && field.Kind() == reflect.Struct:
 		return decodeObject(value, path+".", field, strict)
 	}

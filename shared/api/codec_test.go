@@ -176,6 +176,61 @@ func TestDecodeTellsNull(t *testing.T) {
 	}
 }
 
+// A pointer tells whether a member is there, and is decoded as what it points to:
+// as strictly, and with the same words.
+func TestDecodePointers(t *testing.T) {
+	t.Parallel()
+	type hook struct {
+		URL    string  `json:"url"`
+		Secret *string `json:"secret"`
+	}
+	type body struct {
+		ID   *string   `json:"id"`
+		Hook *hook     `json:"hook"`
+		Tags *[]string `json:"tags"`
+		Far  **hook    `json:"far"`
+	}
+	near := func(h hook) *hook { return &h }
+	for text, want := range map[string]body{
+		`{}`: {},
+		`{"id":null,"hook":null,"tags":null,"far":null}`: {},
+		`{"id":"","hook":{},"tags":[]}`:                  {ID: new(""), Hook: &hook{}, Tags: &[]string{}},
+		`{"id":"x","hook":{"url":"u","secret":null}}`:    {ID: new("x"), Hook: &hook{URL: "u"}},
+		`{"hook":{"url":null,"secret":"s"}}`:             {Hook: &hook{Secret: new("s")}},
+		`{"far":{"url":"u"}}`:                            {Far: new(near(hook{URL: "u"}))},
+	} {
+		got, err := api.Decode[body](posting("/", text))
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%s: %v (-want +got)\n%s", text, err, diff)
+		}
+	}
+	for text, want := range map[string]string{
+		`{"hook":{"x":1}}`:               `The field "hook.x" is not known here. Known: "url", "secret".`,
+		`{"hook":{"URL":"u"}}`:           `The field "hook.URL" is not known here. Known: "url", "secret".`,
+		`{"hook":{"url":"u","url":"v"}}`: `The field "hook.url" stands twice.`,
+		`{"hook":{},"hook":null}`:        `The field "hook" stands twice.`,
+		`{"hook":"u"}`:                   `The field "hook" takes an object, not a string.`,
+		`{"hook":[]}`:                    `The field "hook" takes an object, not an array.`,
+		`{"hook":{"secret":{}}}`:         `The field "hook.secret" takes a string, not an object.`,
+		`{"id":7}`:                       `The field "id" takes a string, not a number.`,
+		`{"id":{}}`:                      `The field "id" takes a string, not an object.`,
+		`{"tags":"a"}`:                   `The field "tags" takes an array, not a string.`,
+		`{"far":{"x":1}}`:                `The field "far.x" is not known here. Known: "url", "secret".`,
+		`{"far":7}`:                      `The field "far" takes an object, not a number.`,
+		`{"hook":{"postern_":"CANARY"}}`: `The field (a key?) is not known here. Known: "url", "secret".`,
+	} {
+		_, err := api.Decode[body](posting("/", text))
+		if p := api.ProblemOf(err, ""); p.Status != 400 || p.Detail != want {
+			t.Errorf("%s: %d %s, want %s", text, p.Status, p.Detail, want)
+		}
+	}
+	// Others' formats have fields that we pass over, there as everywhere.
+	got, err := api.DecodeForeign[body](posting("/", `{"x":1,"hook":{"x":1,"url":"u"}}`))
+	if diff := cmp.Diff(body{Hook: &hook{URL: "u"}}, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got)\n%s", err, diff)
+	}
+}
+
 // Bytes that are no UTF-8 are refused, and not passed on in the refusal.
 func TestDecodeInvalidUTF8(t *testing.T) {
 	t.Parallel()

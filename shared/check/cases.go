@@ -10,13 +10,14 @@ import (
 // Suites returns every suite; the first is the one of the defaults.
 func Suites() []Suite {
 	return []Suite{
-		{Name: "defaults", Cases: join(health(), refusals(), unknown(), agents(), chat(), conversations(), headers(), elizaOS(), txtai(), openAI(), administration())},
+		{Name: "defaults", Cases: join(health(), refusals(), unknown(), agents(), chat(), conversations(), headers(), elizaOS(), omniDev(), txtai(), openAI(), jobs(), administration())},
 		{Name: "limit", Settings: map[string]string{"API_RATE_LIMIT": "2"}, Cases: limits()},
 		{Name: "no limit", Settings: map[string]string{"API_RATE_LIMIT": "0"}, Cases: []Case{
 			{Name: "without a limit there are no rate headers", Path: "/whoami", Header: bearer(), Want: Want{Status: 200,
 				Header: map[string]string{"RateLimit": Absent, "RateLimit-Policy": Absent}, JSON: map[string]any{"rate_limit": 0}}},
 		}},
-		{Name: "an issued key", Key: `{"name":"reader","scopes":["agents:read"],"agents":["assistant"],"rate_limit":500}`, Cases: join(reader(), aKey())},
+		{Name: "an issued key", Key: `{"name":"reader","scopes":["agents:read"],"agents":["assistant"],"rate_limit":500}`, Cases: join(reader(), waiting(), aKey())},
+		{Name: "a job", Job: `{"message":"I need a job"}`, Cases: join(aJob(), aQuestion(), submissions(), noJob())},
 		{Name: "addresses", Settings: map[string]string{"ALLOWED_IPS": "192.0.2.0/24, 2001:db8::/32"}, Cases: addresses()},
 		{Name: "CORS for one origin", Settings: map[string]string{"CORS_ORIGINS": "https://app.example"}, Cases: cors("https://app.example", "Origin")},
 		{Name: "CORS for all", Settings: map[string]string{"CORS_ORIGINS": "*"}, Cases: cors("*", Absent)},

@@ -33,6 +33,7 @@ type Suite struct {
 	Name     string
 	Settings map[string]string // by name, as contract §6 has them; nil: the defaults
 	Key      string            // the body of the POST /keys that makes the Target's Key; "": it needs none
+	Job      string            // the body of the asynchronous POST /chat that makes the Target's Job; "": it needs none
 	Cases    []Case
 }
 
@@ -48,13 +49,14 @@ type Case struct {
 
 // Token stands for the target's token in a Case's headers and body; Half for its
 // first half, Digest for its SHA-256 in hexadecimal. Issued is the token of the
-// target's key; ID is its id, in paths too.
+// target's key; ID is its id, and Job that of the target's job, in paths too.
 const (
 	Token  = "{token}"
 	Half   = "{half}"
 	Digest = "{digest}"
 	Issued = "{issued}"
 	ID     = "{id}"
+	Job    = "{job}"
 )
 
 // Want is what must come back. Zero fields ask nothing.
@@ -78,6 +80,7 @@ type Target struct {
 	URL    string // without a slash at its end; may have a path
 	Token  string // the root token
 	Key    Key    // what a suite's Key has made
+	Job    string // the id of what a suite's Job has made
 	Client *http.Client
 }
 
@@ -105,7 +108,7 @@ func (t Target) send(ctx context.Context, c Case) (*Response, error) {
 	if method == "" {
 		method = http.MethodGet
 	}
-	fill := strings.NewReplacer(Token, t.Token, Half, t.Token[:len(t.Token)/2], Digest, digest(t.Token), Issued, t.Key.Token, ID, t.Key.ID)
+	fill := strings.NewReplacer(Token, t.Token, Half, t.Token[:len(t.Token)/2], Digest, digest(t.Token), Issued, t.Key.Token, ID, t.Key.ID, Job, t.Job)
 	r, err := http.NewRequestWithContext(ctx, method, t.URL+fill.Replace(c.Path), strings.NewReader(fill.Replace(c.Body)))
 	if err != nil {
 		return nil, err

@@ -1,6 +1,9 @@
 package check
 
-import "net/http"
+import (
+	"net/http"
+	"strings"
+)
 
 // The documented requests of others, as their clients send them.
 
@@ -10,6 +13,30 @@ func elizaOS() []Case {
 			"success": true, "data.agents.0.id": Any, "data.agents.0.name": Any, "data.agents.0.characterName": Any, "data.agents.0.bio": Any, "data.agents.0.status": "active"}}},
 		{Name: "ElizaOS: a missing key", Path: "/api/agents", Want: refused()},
 		{Name: "ElizaOS: a preflight is exempt", Method: "OPTIONS", Path: "/api/agents", Want: Want{Status: 204}},
+	}
+}
+
+// omniDev is what there is to be said of questions that are never queued. The
+// others are in the suite of a job.
+func omniDev() []Case {
+	ask := func(name, body string, want Want) Case {
+		return Case{Name: "OmniDev: " + name, Method: "POST", Path: "/api/ask", Header: header("X-API-Key", Token, "Content-Type", "application/json"), Body: body, Want: want}
+	}
+	return []Case{
+		ask("no workspace", `{"question":"How does this code work?"}`, invalid(`"workspaceId" takes a text`)),
+		ask("a workspace of another type", `{"workspaceId":7,"question":"q"}`, invalid(`"workspaceId" takes a string`)),
+		ask("no question", `{"workspaceId":"workspace-123"}`, Want{Status: 400, Error: "Message required", Detail: `"question"`}),
+		ask("a blank question", `{"workspaceId":"workspace-123","question":" "}`, Want{Status: 400, Error: "Message required", Detail: `"question"`}),
+		ask("a question of another type", `{"workspaceId":"workspace-123","question":{}}`, invalid(`"question" takes a string`)),
+		ask("a context of another type", `{"workspaceId":"workspace-123","question":"q","context":[]}`, invalid(`"context" takes a string`)),
+		ask("a callback of another type", `{"workspaceId":"workspace-123","question":"q","callback":"https://n8n.example.com/"}`, invalid(`"callback" takes an object`)),
+		ask("a question above 256 KiB", `{"workspaceId":"workspace-123","question":"`+strings.Repeat("x", 256<<10+1)+`"}`, Want{Status: 413, Error: "Request too large"}),
+		{Name: "OmniDev: a missing key", Method: "POST", Path: "/api/ask", Header: header("Content-Type", "application/json"), Body: `{"workspaceId":"w","question":"q"}`, Want: refused()},
+		{Name: "OmniDev: a preflight is exempt", Method: "OPTIONS", Path: "/api/ask", Want: Want{Status: 204}},
+		{Name: "OmniDev: the list of jobs", Path: "/api/jobs?status=processing,bogus&limit=501", Header: header("X-API-Key", Token), Want: Want{Status: 200,
+			JSON: map[string]any{"jobs": Any, "meta.total": Any, "meta.returned": Any, "meta.statusFilter": "[processing]", "meta.limit": 500}}},
+		{Name: "OmniDev: what is no status and no limit is passed over", Path: "/api/jobs?status=bogus&limit=ten&workspace=w", Header: bearer(), Want: Want{Status: 200,
+			JSON: map[string]any{"jobs": Any, "meta.statusFilter": nil, "meta.limit": nil}}},
 	}
 }
 

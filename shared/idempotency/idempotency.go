@@ -20,7 +20,9 @@
 // can't be kept, it is sent all the same, the log says so, and the lease runs out.
 //
 // A replay has the header "Idempotency-Replayed: true". Its body is the first
-// reply's, byte for byte, so its request_id names the request that ran.
+// reply's, byte for byte, so its request_id names the request that ran; of an
+// asynchronous run it is the job as it was queued. Who prefers to wait, or not to,
+// is no part of what makes a request the same.
 package idempotency
 
 import (

@@ -18,10 +18,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"postern/shared/agents"
 	"postern/shared/api"
 	"postern/shared/auth"
 	"postern/shared/idempotency"
+	"postern/shared/jobs"
 	"postern/shared/model"
+	"postern/shared/table/memory"
 )
 
 func TestARepeatedRequestRunsOnce(t *testing.T) {
@@ -643,6 +646,61 @@ func TestWhatElseHandlersAnswer(t *testing.T) {
 		if !strings.Contains(s.log.String(), `"noted":"192.0.2.7"`) {
 			t.Errorf("%s: what the handler noted isn't in the log", row.name)
 		}
+	}
+}
+
+// order notes what it is sent.
+type order struct{ ids []string }
+
+func (o *order) Send(_ context.Context, id string) error {
+	o.ids = append(o.ids, id)
+	return nil
+}
+
+// A chat that nobody waits for is asked for once, however often it is sent: the
+// same job comes back, whether or not the repetition prefers to wait.
+func TestARepeatedAsynchronousChatIsOneJob(t *testing.T) {
+	t.Parallel()
+	s, queue := newSite(t, says("x")), &order{}
+	file, err := agents.Parse("agents.yaml", []byte("agents: {judge: {role: Judge, llm: test/one}}"), "test/one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	chat := &agents.Chat{File: file, Timeout: longest, Jobs: &jobs.Store{Table: &memory.Table{}, Queue: queue}}
+	s.serve(t, chat.Handle)
+	later := http.Header{"Prefer": {"respond-async"}}
+
+	first := s.send(request{key: "k", header: later})
+	if first.status != 202 || len(queue.ids) != 1 || first.header.Get("Location") != "/jobs/"+queue.ids[0] || first.replayed {
+		t.Fatalf("%+v, jobs %q", first, queue.ids)
+	}
+	for name, again := range map[string]request{
+		"the same":                {key: "k", header: later},
+		"without the preference":  {key: "k"},
+		"as a stream, by Accept":  {key: "k", accept: "text/event-stream"},
+		"with another preference": {key: "k", header: http.Header{"Prefer": {"wait=10, respond-async"}}},
+	} {
+		got := s.send(again)
+		if got.status != 202 || got.body != first.body || got.header.Get("Location") != first.header.Get("Location") || got.header.Get("Content-Type") != "application/json" || !got.replayed {
+			t.Errorf("%s: %+v, want %+v", name, got, first)
+		}
+	}
+	if got := s.send(request{key: "k", header: later, body: `{"message":"another"}`}); got.status != 422 {
+		t.Errorf("another body: %+v", got)
+	}
+	if len(queue.ids) != 1 {
+		t.Errorf("%d jobs", len(queue.ids))
+	}
+	if got := s.send(request{key: "another", header: later}); got.status != 202 || got.body == first.body || len(queue.ids) != 2 {
+		t.Errorf("another key: %+v, jobs %q", got, queue.ids)
+	}
+	// What was refused is no job, and leaves the key to who asks better.
+	refused := request{key: "free", header: later, body: `{"message":"hello","agent":"nobody"}`}
+	if got := s.send(refused); got.status != 404 {
+		t.Errorf("refused: %+v", got)
+	}
+	if got := s.send(request{key: "free", header: later}); got.status != 202 || len(queue.ids) != 3 {
+		t.Errorf("after a refusal: %+v, jobs %q", got, queue.ids)
 	}
 }
 

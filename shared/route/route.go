@@ -63,6 +63,10 @@ func Table() []Route {
 		{Name: "chat", Method: "POST", Path: "/chat", Scope: Chat, Function: ChatFunction, Model: true},
 		{Name: "sessions.get", Method: "GET", Path: "/sessions/{id}", Scope: Chat, Function: JobsFunction},
 		{Name: "sessions.delete", Method: "DELETE", Path: "/sessions/{id}", Scope: Chat, Function: JobsFunction},
+		{Name: "jobs.list", Method: "GET", Path: "/jobs", Scope: Chat, Function: JobsFunction},
+		{Name: "jobs.get", Method: "GET", Path: "/jobs/{id}", Scope: Chat, Function: JobsFunction},
+		{Name: "jobs.delete", Method: "DELETE", Path: "/jobs/{id}", Scope: Chat, Function: JobsFunction},
+		{Name: "jobs.cancel", Method: "POST", Path: "/jobs/{id}/cancel", Scope: Chat, Function: JobsFunction},
 
 		{Name: "keys.create", Method: "POST", Path: "/keys", Scope: Admin, Function: KeysFunction},
 		{Name: "keys.list", Method: "GET", Path: "/keys", Scope: Admin, Function: KeysFunction},
@@ -77,6 +81,10 @@ func Table() []Route {
 		{Name: "openai.model", Method: "GET", Path: "/v1/models/{name}", Scope: AgentsRead, Function: AgentsFunction},
 		{Name: "openai.completions", Method: "POST", Path: "/v1/chat/completions", Scope: Chat, Function: ChatFunction, Model: true},
 		{Name: "elizaos.agents", Method: "GET", Path: "/api/agents", Scope: AgentsRead, Function: AgentsFunction},
+		{Name: "omnidev.ask", Method: "POST", Path: "/api/ask", Scope: Chat, Function: ChatFunction, Model: true},
+		{Name: "omnidev.jobs", Method: "GET", Path: "/api/jobs", Scope: Chat, Function: JobsFunction},
+		{Name: "omnidev.job", Method: "GET", Path: "/api/jobs/{id}", Scope: Chat, Function: JobsFunction},
+		{Name: "omnidev.delete", Method: "DELETE", Path: "/api/jobs/{id}", Scope: Chat, Function: JobsFunction},
 		{Name: "txtai.workflow", Method: "POST", Path: "/workflow", Scope: Chat, Function: ChatFunction, Model: true},
 	}
 }

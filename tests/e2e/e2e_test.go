@@ -16,18 +16,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"postern/shared/check"
+	"postern/shared/jobs"
 	"postern/shared/settings"
 	"postern/tests/dynamofake"
 	"postern/tests/gateway"
 	"postern/tests/lambdahost"
 	"postern/tests/secretsfake"
 	"postern/tests/sources"
+	"postern/tests/sqsfake"
 )
 
 // token is the root token of every server here: a canary, see check.
@@ -54,7 +57,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(binaries)
 	build := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", binaries+string(filepath.Separator),
-		"postern/authorizer", "postern/functions/agents", "postern/functions/chat", "postern/functions/health", "postern/functions/jobs", "postern/functions/keys", "postern/cmd/postern")
+		"postern/authorizer", "postern/functions/agents", "postern/functions/chat", "postern/functions/health", "postern/functions/jobs", "postern/functions/keys", "postern/functions/worker", "postern/cmd/postern")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%s%v\n", out, err)
 		return 1
@@ -77,6 +80,7 @@ var functions = map[string]string{
 	"HealthFunction":     "health",
 	"JobsFunction":       "jobs",
 	"KeysFunction":       "keys",
+	"WorkerFunction":     "worker",
 }
 
 // deployment is the Lambdas of one stack, behind its API.
@@ -86,6 +90,8 @@ type deployment struct {
 	secret *secretsfake.Secret
 	store  *secretsfake.Server
 	table  *dynamofake.Server
+	queues *sqsfake.Server
+	queue  *sqsfake.Queue // of jobs
 }
 
 // tableName is the name of every stack's table.
@@ -112,7 +118,7 @@ func (s stack) deploy(t *testing.T) *deployment {
 	t.Helper()
 	d := &deployment{hosts: map[string]*lambdahost.Host{}}
 	if s.beside != nil {
-		d.store, d.secret, d.table = s.beside.store, s.beside.secret, s.beside.table
+		d.store, d.secret, d.table, d.queues, d.queue = s.beside.store, s.beside.secret, s.beside.table, s.beside.queues, s.beside.queue
 	} else {
 		d.stores(t)
 	}
@@ -128,6 +134,7 @@ func (s stack) deploy(t *testing.T) *deployment {
 			"TokenSecret": d.secret.ARN(),
 			"Table":       tableName,
 			"Table.Arn":   "arn:aws:dynamodb:eu-west-1:123456789012:table/" + tableName,
+			"JobsQueue":   d.queue.URL(),
 		},
 	})
 	if err != nil {
@@ -135,7 +142,7 @@ func (s stack) deploy(t *testing.T) *deployment {
 	}
 	invokers := map[string]gateway.Invoker{}
 	for id, folder := range functions {
-		overrides := map[string]string{"AWS_ENDPOINT_URL_SECRETS_MANAGER": d.store.URL, "AWS_ENDPOINT_URL_DYNAMODB": d.table.URL}
+		overrides := map[string]string{"AWS_ENDPOINT_URL_SECRETS_MANAGER": d.store.URL, "AWS_ENDPOINT_URL_DYNAMODB": d.table.URL, "AWS_ENDPOINT_URL_SQS": d.queues.URL}
 		maps.Copy(overrides, s.environment)
 		host, err := lambdahost.Start(lambdahost.Config{
 			Bootstrap:    filepath.Join(binaries, folder),
@@ -152,6 +159,7 @@ func (s stack) deploy(t *testing.T) *deployment {
 		t.Cleanup(func() { host.Close() })
 		d.hosts[id], invokers[id] = host, host
 	}
+	d.work(t)
 	s.way.API, s.way.Invokers = api, invokers
 	g, err := gateway.New(s.way)
 	if err != nil {
@@ -166,17 +174,33 @@ func (s stack) deploy(t *testing.T) *deployment {
 	return d
 }
 
+// work has the stack's worker do the jobs in its queue until the test ends.
+func (d *deployment) work(t *testing.T) {
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		sqsfake.Mapping{Queue: d.queue, Function: d.hosts["WorkerFunction"], BatchSize: 1, MaximumConcurrency: 2, ReportBatchItemFailures: true}.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-ended
+	})
+}
+
 // stores starts what a stack keeps things in. It must not see a request in the
 // whole test that AWS would not take from us.
 func (d *deployment) stores(t *testing.T) {
-	d.store, d.table = secretsfake.Start(secretsfake.Config{}), dynamofake.Start()
+	d.store, d.table, d.queues = secretsfake.Start(secretsfake.Config{}), dynamofake.Start(), sqsfake.Start(sqsfake.Config{})
+	d.queue = d.queues.Create("postern-jobs", sqsfake.Attributes{VisibilityTimeout: 960 * time.Second})
 	d.table.Create(tableName)
 	d.secret = d.store.Create("postern-root")
 	d.secret.Put(token)
 	t.Cleanup(func() {
-		if v := append(d.store.Violations(), d.table.Violations()...); len(v) > 0 {
-			t.Errorf("calls to Secrets Manager and DynamoDB: %v", v)
+		if v := slices.Concat(d.store.Violations(), d.table.Violations(), d.queues.Violations()); len(v) > 0 {
+			t.Errorf("calls to Secrets Manager, DynamoDB and SQS: %v", v)
 		}
+		d.queues.Close()
 		d.store.Close()
 		d.table.Close()
 	})
@@ -336,6 +360,9 @@ func TestTheContractOnBothSides(t *testing.T) {
 			if suite.Key != "" {
 				onHere.Key, onCloud.Key = here.side(t).issue(t, token, suite.Key), cloud.side(t).issue(t, token, suite.Key)
 			}
+			if suite.Job != "" {
+				onHere.Job, onCloud.Job = here.side(t).done(t, suite.Job), cloud.side(t).done(t, suite.Job)
+			}
 			for _, row := range suite.Cases {
 				a, faults := onHere.Run(t.Context(), row)
 				for _, f := range faults {
@@ -396,4 +423,12 @@ func expect(t *testing.T, url string, row check.Case) {
 	for _, f := range faults {
 		t.Errorf("%s: %s", row.Name, f)
 	}
+}
+
+// done submits a chat, and returns its job's id when it has ended.
+func (s side) done(t *testing.T, body string) string {
+	t.Helper()
+	id := decode[jobs.Job](t, s.as(t, token, laterCase(body, accepted))).ID
+	s.ended(t, token, id)
+	return id
 }

@@ -46,6 +46,11 @@ func (m *teller) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no", http.StatusInternalServerError)
 		return
 	}
+	tell(w, text)
+}
+
+// tell streams a text as an OpenAI-compatible server does.
+func tell(w http.ResponseWriter, text string) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	for len(text) > 0 {
 		piece := text[:min(len(text), len(awkwardText)/50)]

@@ -149,7 +149,7 @@ func TestAKeyAloneSwitchesNothingOn(t *testing.T) {
 // TestAnUnknownProviderStopsTheFunction, as it stops the program (refused.txtar).
 func TestAnUnknownProviderStopsTheFunction(t *testing.T) {
 	t.Parallel()
-	host, err := lambdahost.Start(lambdahost.Config{Bootstrap: filepath.Join(binaries, "chat"), Env: []string{"MODEL=nobody/x"}, Dir: "../.."})
+	host, err := lambdahost.Start(lambdahost.Config{Bootstrap: filepath.Join(binaries, "chat"), Env: []string{"MODEL=nobody/x", "TABLE_NAME=" + tableName}, Dir: "../.."})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestAnAgentOutsideBedrockModelArnsIsAWarning(t *testing.T) {
 			check.Target{URL: cloud.url, Token: token, Client: client(t)}.Run(t.Context(), chatCase("any", `{"message":"hello"}`, check.Want{Status: 503}))
 		}
 		warnings := 0
-		for line := range strings.Lines(cloud.logs()) {
+		for line := range strings.Lines(cloud.hosts["ChatFunction"].Logs()) {
 			if strings.Contains(line, `"level":"WARN"`) && strings.Contains(line, "BedrockModelArns") && strings.Contains(line, `"model":"bedrock/`+haiku) {
 				warnings++
 			}

@@ -24,6 +24,10 @@ var admitted = map[string]struct {
 	"chat":               {"/chat", `{"message":"hello","agent":"assistant"}`, 200},
 	"sessions.get":       {"/sessions/none", "", 404},
 	"sessions.delete":    {"/sessions/none", "", 404},
+	"jobs.list":          {"/jobs", "", 200},
+	"jobs.get":           {"/jobs/" + nobodysJob, "", 404},
+	"jobs.cancel":        {"/jobs/" + nobodysJob + "/cancel", "", 404},
+	"jobs.delete":        {"/jobs/" + nobodysJob, "", 404},
 	"keys.create":        {"/keys", `{"name":"x"}`, 400},
 	"keys.list":          {"/keys", "", 200},
 	"keys.get":           {"/keys/000000000000", "", 404},
@@ -36,6 +40,10 @@ var admitted = map[string]struct {
 	"openai.model":       {"/v1/models/assistant", "", 200},
 	"openai.completions": {"/v1/chat/completions", `{"model":"assistant","messages":[{"role":"user","content":"hi"}]}`, 200},
 	"elizaos.agents":     {"/api/agents", "", 200},
+	"omnidev.ask":        {"/api/ask", `{"workspaceId":"w"}`, 400},
+	"omnidev.jobs":       {"/api/jobs", "", 200},
+	"omnidev.job":        {"/api/jobs/" + nobodysJob, "", 404},
+	"omnidev.delete":     {"/api/jobs/" + nobodysJob, "", 404},
 	"txtai.workflow":     {"/workflow", `{"name":"assistant","elements":["hi"]}`, 200},
 }
 

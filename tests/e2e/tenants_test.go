@@ -38,6 +38,8 @@ var naming = map[string]func(agent string) []check.Case{
 		return []check.Case{send("POST", "/workflow", fmt.Sprintf(`{"name":%q,"elements":["hello"]}`, agent), check.Want{})}
 	},
 	"sessions.get": nil, "sessions.delete": nil, // keepApart has these
+	"jobs.list": nil, "jobs.get": nil, "jobs.cancel": nil, "jobs.delete": nil, // and keepJobsApart these
+	"omnidev.ask": nil, "omnidev.jobs": nil, "omnidev.job": nil, "omnidev.delete": nil,
 	"health": nil, "whoami": nil, "agents.list": nil, "openai.models": nil, "elizaos.agents": nil,
 }
 
@@ -89,6 +91,7 @@ func TestP13TwoTenants(t *testing.T) {
 			}
 		}
 		s.keepApart(t, a, b)
+		s.keepJobsApart(t, a, b)
 		// Whoever may use both sees both, and is another caller.
 		both := s.issue(t, token, `{"name":"of both","scopes":["agents:read","chat"],"agents":["sumfrench","assistant"]}`)
 		s.as(t, both.Token, get("/agents", check.Want{Status: 200, JSON: map[string]any{"agents.0.name": "assistant", "agents.1.name": "sumfrench", "agents.2": check.Absent}}))

@@ -28,17 +28,21 @@ func TestALambdaLinksOnlyWhatItUses(t *testing.T) {
 		dynamo  = "github.com/aws/aws-sdk-go-v2/service/dynamodb"
 		keys    = "postern/shared/keys"
 		audit   = "postern/shared/audit"
+		queue   = "github.com/aws/aws-sdk-go-v2/service/sqs"
 		files   = "github.com/aws/aws-sdk-go-v2/config" // profiles are for people
 		proxies = "github.com/awslabs/aws-lambda-go-api-proxy/"
 		client  = "github.com/sashabaranov/go-openai" // for tests: our own model/openai is smaller and stricter
 	)
 	for program, banned := range map[string][]string{
-		"postern/authorizer":       {models, yaml, files, forMain, schema, tests, sqlite, "net/rpc", "html/template"},
-		"postern/functions/agents": {models, store, files, forMain, schema, tests, sqlite, keys, audit, "net/rpc", "html/template"},
-		"postern/functions/health": {models, store, yaml, files, forMain, schema, tests, sqlite, dynamo, keys, audit, "net/rpc", "html/template"},
-		"postern/functions/jobs":   {models, store, yaml, files, forMain, schema, tests, sqlite, keys, audit, "net/rpc", "html/template"},
-		"postern/functions/keys":   {models, store, yaml, files, forMain, schema, tests, sqlite, "net/rpc", "html/template"},
-		"postern/functions/chat":   {files, forMain, schema, tests, sqlite, keys, audit, "net/rpc", "html/template"},
+		"postern/authorizer":       {models, yaml, files, forMain, schema, tests, sqlite, queue, "net/rpc", "html/template"},
+		"postern/functions/agents": {models, store, files, forMain, schema, tests, sqlite, keys, audit, queue, "net/rpc", "html/template"},
+		"postern/functions/health": {models, store, yaml, files, forMain, schema, tests, sqlite, dynamo, keys, audit, queue, "net/rpc", "html/template"},
+		// The shapes of others (compat) are of agents too, which are read from YAML.
+		"postern/functions/jobs": {models, store, files, forMain, schema, tests, sqlite, keys, audit, queue, "net/rpc", "html/template"},
+		"postern/functions/keys": {models, store, yaml, files, forMain, schema, tests, sqlite, queue, "net/rpc", "html/template"},
+		"postern/functions/chat": {files, forMain, schema, tests, sqlite, keys, audit, "net/rpc", "html/template"},
+		// It asks whether a job's owner may still call (keys, and with it audit).
+		"postern/functions/worker": {files, forMain, schema, tests, sqlite, "net/rpc", "html/template"},
 		"postern/cmd/postern":      {schema, tests, "github.com/aws/aws-lambda-go/lambda"},
 	} {
 		t.Run(program, func(t *testing.T) {
@@ -69,7 +73,7 @@ func TestALeafIsImportedByMainsAlone(t *testing.T) {
 	if err := sources.Depend("../.."); err != nil {
 		t.Fatal(err)
 	}
-	leaf := regexp.MustCompile(`^postern/shared/(model/(offline|openai|bedrock)|secret/secretsmanager|table/(memory|sqlite|dynamodb))$`)
+	leaf := regexp.MustCompile(`^postern/shared/(model/(offline|openai|bedrock)|secret/secretsmanager|table/(memory|sqlite|dynamodb)|jobs/sqs)$`)
 	const clients = "postern/shared/awsclient"
 	out, err := exec.Command("go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "postern/...").Output()
 	if err != nil {

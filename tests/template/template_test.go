@@ -2,16 +2,21 @@ package template_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"postern/shared/api"
+	"postern/shared/jobs"
 	"postern/shared/route"
 )
 
@@ -57,6 +62,9 @@ func TestEventsAreTheRouteTable(t *testing.T) {
 		events, _ := function["Events"].(object)
 		for name, e := range events {
 			p := digObject(t, e, "Properties")
+			if id == "WorkerFunction" && dig(e, "Type") == "SQS" {
+				continue // TestTheQueue has it
+			}
 			if dig(e, "Type") != "Api" || !cmp.Equal(p["RestApiId"], any(object{"Ref": "Api"})) {
 				t.Errorf("event %s of %s is not of the one API", name, id)
 			}
@@ -369,7 +377,7 @@ func TestEnvironment(t *testing.T) {
 		"ChatFunction": {
 			"AGENTS_FILE": "agents.yaml", "MODEL": ref("Model"), "OPENAI_BASE_URL": ref("OpenAIBaseUrl"), "MODEL_API_KEY_SECRET_ARN": ref("ModelApiKeySecretArn"),
 			"BEDROCK_MODEL_ARNS": object{"Fn::Join": []any{",", ref("BedrockModelArns")}}, "CHAT_TIMEOUT": ref("ChatTimeout"), "SESSION_TTL": "30d", "TABLE_NAME": ref("Table"),
-			"API_RATE_LIMIT": ref("ApiRateLimit"), "CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel"),
+			"JOBS_QUEUE_URL": ref("JobsQueue"), "API_RATE_LIMIT": ref("ApiRateLimit"), "CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel"),
 		},
 		"JobsFunction": {
 			"TABLE_NAME":     ref("Table"),
@@ -380,6 +388,11 @@ func TestEnvironment(t *testing.T) {
 			"API_RATE_LIMIT": ref("ApiRateLimit"), "CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel"),
 		},
 		"HealthFunction": {"CORS_ORIGINS": ref("CorsOrigin"), "LOG_LEVEL": ref("LogLevel")},
+	}
+	// The worker runs what chat runs, answers nobody and asks for nothing later.
+	want["WorkerFunction"] = maps.Clone(want["ChatFunction"])
+	for _, name := range []string{"JOBS_QUEUE_URL", "API_RATE_LIMIT", "CORS_ORIGINS"} {
+		delete(want["WorkerFunction"], name)
 	}
 	got := map[string]object{}
 	for id, function := range resources(t, template(t), "AWS::Serverless::Function") {
@@ -394,12 +407,14 @@ func TestEnvironment(t *testing.T) {
 }
 
 // Least privilege: a function writes to its own log group; the authorizer reads
-// its one secret, and keys; agents, chat and jobs count usage, chat counts
-// token budgets too, and they can neither read nor write a key or the audit chain;
-// conversations chat reads and writes, jobs reads and deletes; replies that are
-// kept for a repeated request chat reads, writes and deletes, and nobody deletes
-// anything else. Chat may use what its parameters name: by default
-// nothing. Nothing else is allowed to anybody.
+// its one secret, and keys; agents, chat, the worker and jobs count usage, chat
+// and the worker count token budgets too, and they can neither write a key, nor
+// read one but for the worker, nor reach the audit chain; conversations chat and
+// the worker read and write, jobs reads and deletes; replies that are kept for a
+// repeated request chat reads, writes and deletes; a job all three do, but its
+// place in its owner's list is out of the worker's reach. Nobody deletes anything
+// else. Into the queue chat sends, and the worker alone receives. Both may use what
+// chat's parameters name: by default nothing. Nothing else is allowed to anybody.
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	attribute := func(id string) object { return object{"Fn::GetAtt": []any{id, "Arn"}} }
@@ -415,23 +430,27 @@ func TestRoles(t *testing.T) {
 	}
 	count := []any{"dynamodb:UpdateItem", "dynamodb:PutItem", "dynamodb:GetItem"}
 	usage := items(count, "use#*", "hours#*")
-	replays := items([]any{"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"}, "replay#*")
+	tokens := items(count, "use#*", "hours#*", "budget#*")
+	turns := items([]any{"dynamodb:GetItem", "dynamodb:PutItem"}, "session#*")
+	keep := []any{"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"}
 	extra := map[string][]any{
 		"AuthorizerFunction": {allow("secretsmanager:GetSecretValue", object{"Ref": "TokenSecret"}), items("dynamodb:GetItem", "key#*")},
 		"AgentsFunction":     {usage},
-		"ChatFunction":       {items(count, "use#*", "hours#*", "budget#*"), items([]any{"dynamodb:GetItem", "dynamodb:PutItem"}, "session#*"), replays},
-		"JobsFunction":       {items(count, "use#*", "hours#*"), items([]any{"dynamodb:GetItem", "dynamodb:DeleteItem"}, "session#*")},
-		"KeysFunction":       {items([]any{"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"})},
+		"ChatFunction": {tokens, turns, items(keep, "replay#*"), items(keep, "job#*", "jobs#*"),
+			allow("sqs:SendMessage", attribute("JobsQueue"))},
+		"WorkerFunction": {tokens, turns, items("dynamodb:GetItem", "key#*"), items(keep, "job#*"),
+			allow([]any{"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, attribute("JobsQueue"))},
+		"JobsFunction": {usage, items([]any{"dynamodb:GetItem", "dynamodb:DeleteItem"}, "session#*"),
+			items(append(slices.Clone(keep), "dynamodb:Query"), "job#*", "jobs#*")},
+		"KeysFunction": {items([]any{"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"})},
 	}
-	chosen := map[string]map[string]any{ // by condition
-		"ChatFunction": {
-			"ModelKey": allow("secretsmanager:GetSecretValue", object{"Ref": "ModelApiKeySecretArn"}),
-			"Bedrock":  allow([]any{"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}, object{"Ref": "BedrockModelArns"}),
-		},
+	models := map[string]any{ // by condition
+		"ModelKey": allow("secretsmanager:GetSecretValue", object{"Ref": "ModelApiKeySecretArn"}),
+		"Bedrock":  allow([]any{"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}, object{"Ref": "BedrockModelArns"}),
 	}
-	managed := map[string]any{
-		"ChatFunction": object{"Fn::If": []any{"ChatPolicies", object{"Ref": "ChatPolicyArns"}, object{"Ref": "AWS::NoValue"}}},
-	}
+	chosen := map[string]map[string]any{"ChatFunction": models, "WorkerFunction": models}
+	policies := object{"Fn::If": []any{"ChatPolicies", object{"Ref": "ChatPolicyArns"}, object{"Ref": "AWS::NoValue"}}}
+	managed := map[string]any{"ChatFunction": policies, "WorkerFunction": policies}
 	functions := resources(t, template(t), "AWS::Serverless::Function")
 	roles := resources(t, template(t), "AWS::IAM::Role")
 	if len(roles) != len(functions) {
@@ -460,12 +479,16 @@ func TestRoles(t *testing.T) {
 			for _, p := range policies {
 				if choice, _ := dig(p, "Fn::If").([]any); len(choice) == 3 && cmp.Equal(choice[2], any(object{"Ref": "AWS::NoValue"})) {
 					statements, _ := dig(choice[1], "PolicyDocument", "Statement").([]any)
-					if len(statements) == 1 {
-						conditional[choice[0].(string)] = statements[0]
+					if len(statements) != 1 {
+						t.Fatalf("a policy of one statement is wanted: %v", p)
 					}
+					conditional[choice[0].(string)] = statements[0]
 					continue
 				}
 				statements, _ := dig(p, "PolicyDocument", "Statement").([]any)
+				if len(statements) == 0 {
+					t.Errorf("a policy without a list of statements: %v", p)
+				}
 				got = append(got, statements...)
 			}
 			want := append([]any{allow([]any{"logs:CreateLogStream", "logs:PutLogEvents"}, attribute(name+"Logs"))}, extra[id]...)
@@ -479,7 +502,7 @@ func TestRoles(t *testing.T) {
 				t.Errorf("managed policies %v, want %v", role["ManagedPolicyArns"], managed[id])
 			}
 			delete(role, "ManagedPolicyArns")
-			if len(role) != 2 || len(policies) != len(want)+len(conditional) {
+			if len(role) != 2 {
 				t.Errorf("a role is its trust and its policies, this has more: %v", role)
 			}
 		})
@@ -520,12 +543,54 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// P5: the API is the only way in.
+// A job is handed out again if its worker failed, and not while it runs: it would
+// be run twice (AWS refuses such a queue too). What can't be done is put aside.
+func TestTheQueue(t *testing.T) {
+	t.Parallel()
+	arn := func(id string) object { return object{"Fn::GetAtt": []any{id, "Arn"}} }
+	wantQueues := map[string]object{
+		"JobsQueue": {
+			"VisibilityTimeout": "960", "MessageRetentionPeriod": seconds(jobs.Keep), "SqsManagedSseEnabled": true,
+			"RedrivePolicy": object{"deadLetterTargetArn": arn("JobsDeadLetters"), "maxReceiveCount": "10"},
+		},
+		"JobsDeadLetters": {"MessageRetentionPeriod": seconds(2 * jobs.Keep), "SqsManagedSseEnabled": true},
+	}
+	if diff := cmp.Diff(wantQueues, resources(t, template(t), "AWS::SQS::Queue")); diff != "" {
+		t.Errorf("queues (-want +got):\n%s", diff)
+	}
+	visibility, _ := strconv.Atoi(fmt.Sprint(wantQueues["JobsQueue"]["VisibilityTimeout"]))
+	timeout, err := strconv.Atoi(fmt.Sprint(dig(template(t), "Resources", "WorkerFunction", "Properties", "Timeout")))
+	if err != nil || timeout >= visibility {
+		t.Errorf("the worker lives %d s (%v), a message is invisible for %d s", timeout, err, visibility)
+	}
+	wantEvents := object{"Jobs": object{"Type": "SQS", "Properties": object{
+		"Queue": arn("JobsQueue"), "BatchSize": "1", "FunctionResponseTypes": []any{"ReportBatchItemFailures"},
+		"ScalingConfig": object{"MaximumConcurrency": "2"},
+	}}}
+	if diff := cmp.Diff(any(wantEvents), dig(template(t), "Resources", "WorkerFunction", "Properties", "Events")); diff != "" {
+		t.Errorf("the worker's events (-want +got):\n%s", diff)
+	}
+	wantPolicies := map[string]object{"JobsQueuePolicy": {
+		"Queues": []any{object{"Ref": "JobsQueue"}, object{"Ref": "JobsDeadLetters"}},
+		"PolicyDocument": object{"Version": "2012-10-17", "Statement": []any{object{
+			"Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Resource": "*",
+			"Condition": object{"Bool": object{"aws:SecureTransport": "false"}},
+		}}},
+	}}
+	if diff := cmp.Diff(wantPolicies, resources(t, template(t), "AWS::SQS::QueuePolicy")); diff != "" {
+		t.Errorf("queue policies (-want +got):\n%s", diff)
+	}
+}
+
+func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
+
+// P5: the API is the only way in, and the queue, into which chat alone sends.
 func TestNoOtherWayIn(t *testing.T) {
 	t.Parallel()
 	known := map[string]bool{
 		"AWS::Serverless::Api": true, "AWS::Serverless::Function": true, "AWS::SecretsManager::Secret": true,
 		"AWS::IAM::Role": true, "AWS::Logs::LogGroup": true, "AWS::DynamoDB::Table": true,
+		"AWS::SQS::Queue": true, "AWS::SQS::QueuePolicy": true,
 	}
 	for id, r := range digObject(t, template(t), "Resources") {
 		if kind, _ := dig(r, "Type").(string); !known[kind] {
@@ -539,8 +604,9 @@ func TestNoOtherWayIn(t *testing.T) {
 	})
 }
 
-// Every function but the streaming ones ends before API Gateway gives up on it
-// (29 s), and a chat's own limit comes before its function's.
+// Every function but the streaming one, and the worker behind its queue, ends
+// before API Gateway gives up on it (29 s), and a chat's own limit comes before
+// its function's.
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
 	common := dig(template(t), "Globals", "Function", "Timeout")
@@ -553,7 +619,7 @@ func TestTimeouts(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", id, err)
 		}
-		if id == "ChatFunction" {
+		if id == "ChatFunction" || id == "WorkerFunction" {
 			if seconds < 840+5 || seconds > 900 { // 840: the most that ChatTimeout takes
 				t.Errorf("%s has %d s", id, seconds)
 			}

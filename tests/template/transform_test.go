@@ -175,12 +175,13 @@ func TestTransformedResources(t *testing.T) {
 	for _, r := range route.Table() {
 		functions[r.Function] = true
 	}
-	n := len(functions) + 1 // the authorizer
+	n := len(functions) + 2 // the authorizer and the worker
 	want := map[string]int{
 		"AWS::ApiGateway::RestApi": 1, "AWS::ApiGateway::Deployment": 1, "AWS::ApiGateway::Stage": 1,
 		"AWS::Lambda::Function": n, "AWS::IAM::Role": n, "AWS::Logs::LogGroup": n,
 		"AWS::Lambda::Permission":     len(wantEvents(t)) + 1,
 		"AWS::SecretsManager::Secret": 1, "AWS::DynamoDB::Table": 1,
+		"AWS::SQS::Queue": 2, "AWS::SQS::QueuePolicy": 1, "AWS::Lambda::EventSourceMapping": 1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("resources (-want +got):\n%s", diff)
@@ -189,6 +190,20 @@ func TestTransformedResources(t *testing.T) {
 		if stage["StageName"] != "prod" {
 			t.Errorf("%s is named %v", id, stage["StageName"])
 		}
+	}
+}
+
+// What SAM makes of the worker's event: it drops in silence what it doesn't know,
+// and without its response types no job would come again.
+func TestTransformedQueue(t *testing.T) {
+	t.Parallel()
+	want := map[string]object{"WorkerFunctionJobs": {
+		"EventSourceArn": object{"Fn::GetAtt": []any{"JobsQueue", "Arn"}}, "FunctionName": object{"Ref": "WorkerFunction"},
+		"BatchSize": float64(1), "FunctionResponseTypes": []any{"ReportBatchItemFailures"},
+		"ScalingConfig": object{"MaximumConcurrency": float64(2)},
+	}}
+	if diff := cmp.Diff(want, resources(t, expand(t), "AWS::Lambda::EventSourceMapping")); diff != "" {
+		t.Errorf("event source mappings (-want +got):\n%s", diff)
 	}
 }
 

@@ -1,4 +1,4 @@
-package main
+package runner_test
 
 import (
 	"encoding/json"
@@ -7,7 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"postern/functions/runner"
 	"postern/shared/settings"
+	"postern/shared/table/memory"
+	"postern/shared/usage"
 	"postern/tests/logbook"
 )
 
@@ -42,7 +45,8 @@ func TestAnAgentOutsideBedrockModelArnsIsAWarning(t *testing.T) {
 				t.Fatal(err)
 			}
 			var log logbook.Book
-			if _, err := newChat(s, slog.New(slog.NewJSONHandler(&log, nil))); err != nil {
+			logger, table := slog.New(slog.NewJSONHandler(&log, nil)), new(memory.Table)
+			if _, err := runner.New(s, table, usage.New(table, logger, nil), logger); err != nil {
 				t.Fatal(err)
 			}
 			var agents []string

@@ -1,4 +1,6 @@
-package main
+// Package runner is what those Lambdas share that run agents: chat, for who
+// waits, and worker, for who doesn't.
+package runner
 
 import (
 	"context"
@@ -6,17 +8,23 @@ import (
 	"os"
 
 	"postern/shared/agents"
+	"postern/shared/jobs"
+	"postern/shared/jobs/sqs"
 	"postern/shared/model/bedrock"
 	"postern/shared/model/offline"
 	"postern/shared/model/openai"
 	"postern/shared/secret"
 	"postern/shared/secret/secretsmanager"
+	"postern/shared/sessions"
 	"postern/shared/settings"
+	"postern/shared/table"
+	"postern/shared/usage"
 )
 
-// newChat is the agents of the package's file, with their models. It warns of
-// those that Bedrock will refuse, before a caller meets it.
-func newChat(s settings.Settings, log *slog.Logger) (*agents.Chat, error) {
+// New is the agents of the package's file, with their models, on their callers'
+// accounts in t. Where there is a queue, callers needn't wait. It warns of agents
+// that Bedrock will refuse, before a caller meets it.
+func New(s settings.Settings, t table.Table, ledger *usage.Ledger, log *slog.Logger) (*agents.Chat, error) {
 	models, err := models(s)
 	if err != nil {
 		return nil, err
@@ -31,7 +39,22 @@ func newChat(s settings.Settings, log *slog.Logger) (*agents.Chat, error) {
 				"agent", a.Name, "model", a.Model.String())
 		}
 	}
-	return &agents.Chat{File: file, Models: models, Timeout: s.ChatTimeout}, nil
+	chat := &agents.Chat{
+		File:     file,
+		Models:   models,
+		Timeout:  s.ChatTimeout,
+		Budget:   &usage.Budget{Table: t, Log: log},
+		Sessions: &sessions.Store{Table: t, Keep: s.SessionTTL},
+		Ran:      ledger.Ran,
+	}
+	if s.JobsQueueURL != "" {
+		queue, err := sqs.New(sqs.Config{QueueURL: s.JobsQueueURL, Getenv: os.Getenv})
+		if err != nil {
+			return nil, err
+		}
+		chat.Jobs = &jobs.Store{Table: t, Queue: queue}
+	}
+	return chat, nil
 }
 
 // models is every model that a deployment can call. None of them makes a call
