@@ -201,6 +201,7 @@ func unread(ctx context.Context, dir string) error {
 		reading: reading,
 		end:     func() { close(reading) },
 		arrived: func(string) {},
+		memory:  func(kib float64) { judge("memory of a stream", "%8.1f KiB", kib, "≤", 64) },
 	}.hold(ctx, s)
 }
 
@@ -236,6 +237,7 @@ func slow(ctx context.Context, dir string) error {
 		body:    streamedMessage,
 		lasts:   openFor,
 		reading: reading,
+		memory:  func(kib float64) { show("memory of a stream", "%8.1f KiB", []float64{kib}) }, // and of a connection to the model
 		end:     sync.OnceFunc(func() { close(up.end) }),
 		arrived: func(text string) {
 			sent, _ := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
@@ -292,6 +294,7 @@ type crowd struct {
 	reading <-chan struct{} // closed: they are read on from their first delta
 	end     func()          // lets them end
 	arrived func(text string)
+	memory  func(kib float64) // is told what one stream takes
 }
 
 // hold opens all streams at once, keeps them open, and reads each to its end.
@@ -348,7 +351,7 @@ func (c crowd) hold(ctx context.Context, s *server) error {
 	}
 	show("memory at rest", "%8.1f MB", []float64{rest / 1024})
 	show("the most of it", "%8.1f MB", []float64{most / 1024})
-	judge("memory of a stream", "%8.1f KiB", (most-rest)/openStreams, "≤", 64)
+	c.memory((most - rest) / openStreams)
 	show("GET /health", "%8.1f ms", health)
 	judge("of 100 the slowest", "%8.1f ms", percentile(health, 99), "≤", 50)
 	return nil
