@@ -68,6 +68,12 @@ func (b *background) finish(ctx context.Context) {
 	case <-b.ended:
 	case <-ctx.Done():
 	}
+	b.end()
+}
+
+// end breaks off what runs.
+func (b *background) end() {
+	b.stop()
 	b.abandon()
 	<-b.ended
 }

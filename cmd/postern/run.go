@@ -126,8 +126,7 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 	go func() { failed <- server.Serve(listener) }()
 	select {
 	case err := <-failed:
-		running.abandon()
-		running.finish(ctx)
+		running.end()
 		return err
 	case <-ctx.Done():
 	}

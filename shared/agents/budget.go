@@ -38,10 +38,7 @@ const (
 var errNoBudget = errors.New("the caller has a token budget, and nothing here counts tokens")
 
 // overBudget reports whether err is that a caller's budget has no room.
-func overBudget(err error) bool {
-	refused, ok := errors.AsType[*api.Error](err)
-	return ok && refused.Code == api.BudgetExceeded
-}
+func overBudget(err error) bool { return api.CodeOf(err) == api.BudgetExceeded }
 
 // reserve sets aside what req may use, and bounds its answer by that. It does
 // nothing for a caller without a budget.

@@ -52,10 +52,8 @@ type chatRequest struct {
 	Agent     string  `json:"agent"`
 	SessionID *string `json:"session_id"` // nil: no conversation
 	Stream    bool    `json:"stream"`
-	Callback  *struct {
-		URL    string `json:"url"`
-		Secret string `json:"secret"`
-	} `json:"callback"`
+
+	Callback *jobs.CallbackWords `json:"callback"` // of a run that nobody waits for
 }
 
 type chatReply struct {

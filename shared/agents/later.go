@@ -28,13 +28,11 @@ func (c *Chat) accept(w http.ResponseWriter, r *http.Request, caller auth.Caller
 	if req.Stream || api.WantsStream(r) {
 		return errBoth
 	}
-	order := jobs.Order{RequestID: api.RequestID(w)}
-	if req.Callback != nil {
-		var err error
-		if order.Callback, err = jobs.NewCallback(req.Callback.URL, req.Callback.Secret); err != nil {
-			return err
-		}
+	callback, err := jobs.NewCallback(req.Callback)
+	if err != nil {
+		return err
 	}
+	order := jobs.Order{RequestID: api.RequestID(w), Callback: callback}
 	job, err := c.Later(r.Context(), caller, Errand{message, req.Agent, req.SessionID}, order)
 	if err != nil {
 		return err

@@ -50,7 +50,7 @@ func newDesk(t testing.TB, m model.Model, caller auth.Caller) *desk {
 	return d
 }
 
-func (d *desk) Send(_ context.Context, id string) error {
+func (d *desk) Send(_ context.Context, id, _ string) error {
 	if d.down == nil {
 		d.sent = append(d.sent, id)
 	}

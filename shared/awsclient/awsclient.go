@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
@@ -86,4 +87,16 @@ func (a Access) Check(what string) error {
 		return fmt.Errorf("AWS_REGION: it is not set, and no profile has a region; name one that has the %s, for example eu-west-1", what)
 	}
 	return nil
+}
+
+// Pause waits for d, as before another try, and reports whether ctx outlasts it.
+func Pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

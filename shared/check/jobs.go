@@ -45,11 +45,11 @@ func jobs() []Case {
 	for _, name := range slices.Sorted(maps.Keys(ids)) {
 		cases = append(cases, missing("a job that there is not, of an id that is "+name, ids[name])...)
 	}
-	for path, detail := range map[string]string{
-		"/jobs?limit=0": `"limit"`, "/jobs?limit=101": `"limit"`, "/jobs?limit=ten": `"limit"`, "/jobs?limit=5&limit=6": `"limit"`, "/jobs?limit=": `"limit"`,
-		"/jobs?after=" + nobodysJob: `"after"`, "/jobs?status=queued": "status",
+	for _, row := range [][2]string{
+		{"limit=0", `"limit"`}, {"limit=101", `"limit"`}, {"limit=ten", `"limit"`}, {"limit=5&limit=6", `"limit"`}, {"limit=", `"limit"`},
+		{"after=" + nobodysJob, `"after"`}, {"status=queued", "status"},
 	} {
-		cases = append(cases, Case{Name: "a faulty query is told: " + path, Path: path, Header: bearer(), Want: invalid(detail)})
+		cases = append(cases, Case{Name: "a faulty query is told: " + row[0], Path: "/jobs?" + row[0], Header: bearer(), Want: invalid(row[1])})
 	}
 	for _, row := range []struct{ method, path, allow string }{
 		{"POST", "/jobs", "GET, HEAD, OPTIONS"},
@@ -158,13 +158,25 @@ func submissions() []Case {
 		chat("a job of an agent that there is not", later, `{"message":"hello","agent":"nobody"}`, told(404, "Not found", "GET /agents")),
 		chat("a job in a conversation of an impossible id", later, `{"message":"hello","session_id":"a/b"}`, told(400, "Invalid request", `"session_id"`)),
 	}
-	for name, url := range map[string]string{
-		"no url": ``, "no TLS": `http://hooks.example.com/`, "another scheme": `file:///etc/passwd`, "no host": `https:///x`, "a name without a dot": `https://localhost/`,
-		"loopback": `https://127.0.0.1/`, "loopback in IPv6": `https://[::1]/`, "a private address": `https://10.0.0.1/`, "an address in IPv6's clothes": `https://[::ffff:10.0.0.1]/`,
-		"AWS' metadata": `https://169.254.169.254/latest/meta-data/`, "Google's metadata": `https://metadata.google.internal/`, "a short address": `https://127.1/`, "a hexadecimal address": `https://0x7f000001/`,
-		"a user in it": `https://user@hooks.example.com/`, "a fragment": `https://hooks.example.com/#x`, "a blank": `https://hooks.example.com/ x`,
+	for _, row := range [][2]string{
+		{"no url", ``},
+		{"no TLS", `http://hooks.example.com/`},
+		{"another scheme", `file:///etc/passwd`},
+		{"no host", `https:///x`},
+		{"a name without a dot", `https://localhost/`},
+		{"loopback", `https://127.0.0.1/`},
+		{"loopback in IPv6", `https://[::1]/`},
+		{"a private address", `https://10.0.0.1/`},
+		{"an address in IPv6's clothes", `https://[::ffff:10.0.0.1]/`},
+		{"AWS' metadata", `https://169.254.169.254/latest/meta-data/`},
+		{"Google's metadata", `https://metadata.google.internal/`},
+		{"a short address", `https://127.1/`},
+		{"a hexadecimal address", `https://0x7f000001/`},
+		{"a user in it", `https://user@hooks.example.com/`},
+		{"a fragment", `https://hooks.example.com/#x`},
+		{"a blank", `https://hooks.example.com/ x`},
 	} {
-		cases = append(cases, chat("I13: a callback of "+name, later, `{"message":"hello","callback":{"url":"`+url+`"}}`, told(400, "Invalid request", `"callback.url"`)))
+		cases = append(cases, chat("I13: a callback of "+row[0], later, `{"message":"hello","callback":{"url":"`+row[1]+`"}}`, told(400, "Invalid request", `"callback.url"`)))
 	}
 	return cases
 }

@@ -2,6 +2,7 @@ package compat
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -28,13 +29,10 @@ const (
 // the workspace is the job's label.
 func omniDevAsk(chat *agents.Chat) api.Handler {
 	type request struct {
-		WorkspaceID string `json:"workspaceId"`
-		Question    string `json:"question"`
-		Context     string `json:"context"`
-		Callback    *struct {
-			URL    string `json:"url"`
-			Secret string `json:"secret"`
-		} `json:"callback"`
+		WorkspaceID string              `json:"workspaceId"`
+		Question    string              `json:"question"`
+		Context     string              `json:"context"`
+		Callback    *jobs.CallbackWords `json:"callback"`
 	}
 	type workspace struct {
 		ID string `json:"id"`
@@ -67,16 +65,16 @@ func omniDevAsk(chat *agents.Chat) api.Handler {
 		case chat.Jobs == nil:
 			return api.Fail(api.Unavailable, "There is no queue here to ask later: use POST /chat.")
 		}
-		order := jobs.Order{Type: askType, Label: req.WorkspaceID, RequestID: api.RequestID(w)}
-		if req.Callback != nil {
-			if order.Callback, err = jobs.NewCallback(req.Callback.URL, req.Callback.Secret); err != nil {
-				return err
-			}
+		callback, err := jobs.NewCallback(req.Callback)
+		if err != nil {
+			return err
 		}
+		order := jobs.Order{Type: askType, Label: req.WorkspaceID, RequestID: api.RequestID(w), Callback: callback}
 		job, err := chat.Later(r.Context(), caller, agents.Errand{Message: message}, order)
 		if err != nil {
 			return err
 		}
+		api.Annotate(w, slog.String("job", job.ID))
 		return api.WriteJSON(w, http.StatusOK, reply{true, true, job.ID, "Job queued - poll /api/jobs/:jobId for results", workspace{req.WorkspaceID}})
 	}
 }

@@ -65,7 +65,7 @@ func (o *office) Stream(ctx context.Context, req model.Request) iter.Seq2[model.
 	return o.echo.Stream(ctx, req)
 }
 
-func (o *office) Send(_ context.Context, id string) error {
+func (o *office) Send(_ context.Context, id, _ string) error {
 	o.sent = append(o.sent, id)
 	return nil
 }
@@ -115,7 +115,8 @@ func (o *office) ask(t *testing.T, question string) string {
 // work has a job done.
 func (o *office) work(t *testing.T, id string) {
 	t.Helper()
-	worker := &jobs.Worker{Store: o.chat.Jobs, Log: slog.New(slog.DiscardHandler), Run: o.chat.Run, Longest: time.Minute, Courier: courier{o}, Notices: compat.Notices()}
+	worker := &jobs.Worker{Store: o.chat.Jobs, Log: slog.New(slog.DiscardHandler), Run: o.chat.Run, Longest: time.Minute, Courier: courier{o}, Notices: compat.Notices(),
+		Present: func(_ context.Context, was auth.Caller) (auth.Caller, error) { return was, nil }}
 	if err := worker.Do(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}

@@ -652,7 +652,7 @@ func TestWhatElseHandlersAnswer(t *testing.T) {
 // order notes what it is sent.
 type order struct{ ids []string }
 
-func (o *order) Send(_ context.Context, id string) error {
+func (o *order) Send(_ context.Context, id, _ string) error {
 	o.ids = append(o.ids, id)
 	return nil
 }

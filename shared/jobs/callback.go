@@ -23,20 +23,29 @@ type Callback struct {
 	secret secret.String // signs what is sent; empty: it goes unsigned
 }
 
-// NewCallback reads a caller's words. The URL is https and names a host of the
+// CallbackWords is a callback as a caller writes it.
+type CallbackWords struct {
+	URL    string `json:"url"`
+	Secret string `json:"secret"`
+}
+
+// NewCallback reads a caller's words; of none it makes none. The URL is https and names a host of the
 // internet; the secret is any text, or none. The error is an *api.Error of
 // api.InvalidRequest, which names the field and the cure and repeats no value.
 //
 // Nothing is looked up. What a name stands for is seen when the Courier connects:
 // it may be another address by then.
-func NewCallback(url, secretText string) (*Callback, error) {
-	if _, err := parseURL(url); err != nil {
+func NewCallback(words *CallbackWords) (*Callback, error) {
+	if words == nil {
+		return nil, nil
+	}
+	if _, err := parseURL(words.URL); err != nil {
 		return nil, api.Fail(api.InvalidRequest, "The field %q %v.", "callback.url", err)
 	}
-	if len(secretText) > maxSecret {
+	if len(words.Secret) > maxSecret {
 		return nil, api.Fail(api.InvalidRequest, "The field %q is too long: it takes at most %d bytes.", "callback.secret", maxSecret)
 	}
-	return &Callback{secret.New(url), secret.New(secretText)}, nil
+	return &Callback{secret.New(words.URL), secret.New(words.Secret)}, nil
 }
 
 // parseURL reads a callback's URL. The error goes on after the field's name.

@@ -97,7 +97,7 @@ func TestNewCallback(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			cb, err := jobs.NewCallback(row.url, "s")
+			cb, err := jobs.NewCallback(&jobs.CallbackWords{URL: row.url, Secret: "s"})
 			if row.fault == "" {
 				if err != nil || cb == nil {
 					t.Fatalf("refused: %s", detailOf(err))
@@ -135,7 +135,7 @@ func TestCallbackSecret(t *testing.T) {
 		{"513 bytes", strings.Repeat("x", 513), false},
 		{"fewer characters, but more bytes", strings.Repeat("ü", 257), false},
 	} {
-		_, err := jobs.NewCallback("https://hooks.example.com/", row.secret)
+		_, err := jobs.NewCallback(&jobs.CallbackWords{URL: "https://hooks.example.com/", Secret: row.secret})
 		if row.fits != (err == nil) {
 			t.Errorf("%s: %v", row.name, err)
 		}
@@ -148,7 +148,7 @@ func TestCallbackSecret(t *testing.T) {
 // P4: a Callback shows nothing, however it is printed.
 func TestP4CallbackIsSilent(t *testing.T) {
 	t.Parallel()
-	cb, err := jobs.NewCallback("https://canary-host.example.com/canary-path?canary-query", "canary-secret")
+	cb, err := jobs.NewCallback(&jobs.CallbackWords{URL: "https://canary-host.example.com/canary-path?canary-query", Secret: "canary-secret"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func FuzzNewCallback(f *testing.F) {
 		f.Add(s, "secret")
 	}
 	f.Fuzz(func(t *testing.T, text, secret string) {
-		cb, err := jobs.NewCallback(text, secret)
+		cb, err := jobs.NewCallback(&jobs.CallbackWords{URL: text, Secret: secret})
 		if err != nil {
 			if cb != nil || !strings.HasPrefix(detailOf(err), `The field "callback.`) {
 				t.Fatalf("%v, %v", cb, err)

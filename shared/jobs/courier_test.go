@@ -208,7 +208,7 @@ func (s *courierSite) url() string {
 
 func courierTo(t *testing.T, url string) *jobs.Callback {
 	t.Helper()
-	cb, err := jobs.NewCallback(url, "canary-secret")
+	cb, err := jobs.NewCallback(&jobs.CallbackWords{URL: url, Secret: "canary-secret"})
 	if err != nil {
 		t.Fatal(detailOf(err))
 	}
@@ -261,7 +261,7 @@ func TestCourierSends(t *testing.T) {
 	kept := given.Clone()
 	// GitHub's example of a signature, made by others:
 	// https://docs.github.com/webhooks/using-webhooks/validating-webhook-deliveries
-	cb, err := jobs.NewCallback(s.url(), "It's a Secret to Everybody")
+	cb, err := jobs.NewCallback(&jobs.CallbackWords{URL: s.url(), Secret: "It's a Secret to Everybody"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +290,7 @@ func TestCourierSends(t *testing.T) {
 func TestCourierUnsigned(t *testing.T) {
 	t.Parallel()
 	s := courierServe(t, courierStatus(http.StatusOK))
-	cb, err := jobs.NewCallback(s.url(), "")
+	cb, err := jobs.NewCallback(&jobs.CallbackWords{URL: s.url(), Secret: ""})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package jobs
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 
 	"postern/shared/api"
@@ -21,14 +23,15 @@ var (
 func (s *Store) Handlers() map[string]api.Handler {
 	return map[string]api.Handler{
 		"jobs.list":   s.serveList,
-		"jobs.get":    s.serveGet,
-		"jobs.cancel": s.serveCancel,
+		"jobs.get":    one(s.Get),
+		"jobs.cancel": one(s.Cancel),
 		"jobs.delete": s.serveDelete,
 	}
 }
 
 // Accepted answers 202 for a job that Submit has taken.
 func Accepted(w http.ResponseWriter, job Job) error {
+	api.Annotate(w, slog.String("job", job.ID))
 	w.Header().Set("Location", "/jobs/"+job.ID)
 	return api.WriteJSON(w, http.StatusAccepted, job)
 }
@@ -57,22 +60,15 @@ func (s *Store) serveList(w http.ResponseWriter, r *http.Request, caller auth.Ca
 	return api.WriteJSON(w, http.StatusOK, page)
 }
 
-// serveGet serves GET /jobs/{id}.
-func (s *Store) serveGet(w http.ResponseWriter, r *http.Request, caller auth.Caller) error {
-	job, err := s.Get(r.Context(), caller, r.PathValue("id"))
-	if err != nil {
-		return err
+// one serves GET /jobs/{id}, and POST /jobs/{id}/cancel, which takes no body.
+func one(ask func(context.Context, auth.Caller, string) (Job, error)) api.Handler {
+	return func(w http.ResponseWriter, r *http.Request, caller auth.Caller) error {
+		job, err := ask(r.Context(), caller, r.PathValue("id"))
+		if err != nil {
+			return err
+		}
+		return api.WriteJSON(w, http.StatusOK, job)
 	}
-	return api.WriteJSON(w, http.StatusOK, job)
-}
-
-// serveCancel serves POST /jobs/{id}/cancel; it takes no body.
-func (s *Store) serveCancel(w http.ResponseWriter, r *http.Request, caller auth.Caller) error {
-	job, err := s.Cancel(r.Context(), caller, r.PathValue("id"))
-	if err != nil {
-		return err
-	}
-	return api.WriteJSON(w, http.StatusOK, job)
 }
 
 // serveDelete serves DELETE /jobs/{id}.

@@ -98,7 +98,7 @@ type target struct {
 }
 
 // maxAttempts is how often a job is begun whose runs die without a word, as they
-// do if the job kills its process.
+// do if the job kills its process. A stop that cuts a run off counts too.
 const maxAttempts = 5
 
 // newRecord is the record of an order.

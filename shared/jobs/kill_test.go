@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -78,7 +79,7 @@ func (p part) play() error {
 	log := slog.New(slog.DiscardHandler)
 	pool := jobs.NewPool(store, log)
 	worker := &jobs.Worker{
-		Store: &jobs.Store{Table: store}, Log: log, Longest: time.Minute, Alone: true, Courier: courier,
+		Store: &jobs.Store{Table: store}, Log: log, Longest: time.Minute, Alone: true, Courier: courier, Present: asBefore,
 		Run: func(_ context.Context, _ auth.Caller, _ string, request []byte) (any, error) {
 			time.Sleep(5 * time.Millisecond)
 			return answerTo(string(request)), nil
@@ -92,7 +93,7 @@ func (p part) play() error {
 	submit := &jobs.Store{Table: store, Queue: pool}
 	go http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		request, _ := io.ReadAll(r.Body)
-		to, err := jobs.NewCallback("https://hooks.example.com:"+p.Port+"/", killSecret)
+		to, err := jobs.NewCallback(&jobs.CallbackWords{URL: "https://hooks.example.com:" + p.Port + "/", Secret: killSecret})
 		if err == nil {
 			var job jobs.Job
 			job, err = submit.Submit(r.Context(), alice, jobs.Order{RequestID: "r", Request: request, Callback: to})
@@ -324,7 +325,8 @@ func TestP17KillUnderLoad(t *testing.T) {
 			t.Errorf("job %s: %v, %s, %s, want %s", id, err, job.Status, job.Result, want)
 		}
 		items, err := store.List(t.Context(), "job#"+id, table.Query{Limit: table.MaxList})
-		if err != nil || len(items) != 3 { // the record, the request, one result
+		items = slices.DeleteFunc(items, func(i table.Item) bool { return i.Sort == "request" }) // which a kill may leave behind
+		if err != nil || len(items) != 2 {                                                       // the record, one result
 			t.Errorf("job %s has %d items, %v", id, len(items), err)
 		}
 		for _, item := range items {

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -11,13 +12,14 @@ import (
 
 // The queue of one machine is a partition, in the order in which jobs came:
 //
-//	queue    <time>-<id>    the id
+//	queue    <time>-<id>    the id, and on a line of its own the owner
 const queuePartition = "queue"
 
 const (
-	atOnce    = 8               // jobs that run at a time
-	pageSize  = 100             // of the queue
-	restAfter = 5 * time.Second // before what failed is tried anew
+	atOnce    = 16              // jobs that run at a time
+	ofOne     = 8               // of them one owner's: there is room for others, however much one asks for
+	rest      = 5 * time.Second // before what failed is tried anew; twice as long after each failure more,
+	doublings = 6               // of which so many count
 )
 
 // Pool is the queue of one machine and the goroutines that work on it. What it
@@ -25,25 +27,96 @@ const (
 type Pool struct {
 	table table.Table
 	log   *slog.Logger
-	woken chan struct{} // there is something new
+	woken chan struct{} // there is something to do
 
-	mu   sync.Mutex
-	busy map[string]bool // by place: what runs, and what rests after a failure
+	mu      sync.Mutex
+	known   map[string]bool      // by place: what waits, runs or rests
+	waiting map[string][]*errand // by owner, in the order in which they came; none is empty
+	running map[string]int       // by owner
+	all     int                  // of running
+}
+
+// errand is a job in the queue.
+type errand struct {
+	place, id, owner string
+	failures         int
 }
 
 // NewPool returns the Pool over t, of which there may be one.
 func NewPool(t table.Table, log *slog.Logger) *Pool {
-	return &Pool{table: t, log: log, woken: make(chan struct{}, 1), busy: map[string]bool{}}
+	return &Pool{table: t, log: log, woken: make(chan struct{}, 1), known: map[string]bool{}, waiting: map[string][]*errand{}, running: map[string]int{}}
 }
 
 // Send implements Queue.
-func (p *Pool) Send(ctx context.Context, id string) error {
+func (p *Pool) Send(ctx context.Context, id, owner string) error {
 	place := time.Now().UTC().Format("20060102T150405.000000Z-") + id
-	if _, err := p.table.Put(ctx, table.Key{Partition: queuePartition, Sort: place}, []byte(id), 0, time.Now().Add(Keep)); err != nil {
+	if _, err := p.table.Put(ctx, table.Key{Partition: queuePartition, Sort: place}, []byte(id+"\n"+owner), 0, time.Now().Add(Keep)); err != nil {
 		return err
 	}
-	p.wake()
+	p.add(place, id+"\n"+owner)
 	return nil
+}
+
+// Run calls do, in working, with the id of every job in the queue, until taking
+// ends, and returns when all calls have. 16 run at a time, 8 of one owner's, and of
+// those that wait the oldest of the owner who has the fewest is next. A job leaves
+// the queue when do returns nil; else it is tried anew, later and later.
+func (p *Pool) Run(taking, working context.Context, do func(ctx context.Context, id string) error) {
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	p.load(taking)
+	for {
+		for taking.Err() == nil {
+			e := p.next()
+			if e == nil {
+				break
+			}
+			calls.Go(func() { p.leave(working, e, do(working, e.id)) })
+		}
+		select {
+		case <-p.woken:
+		case <-taking.Done():
+			return
+		}
+	}
+}
+
+// load adds what is in the queue from before, however long it takes to read it.
+func (p *Pool) load(ctx context.Context) {
+	after := ""
+	for ctx.Err() == nil {
+		page, err := p.table.List(ctx, queuePartition, table.Query{After: after, Limit: table.MaxList})
+		if err != nil {
+			p.log.LogAttrs(ctx, slog.LevelWarn, "the queue of jobs can't be read", slog.String("error", err.Error()))
+			wait(ctx, rest)
+			continue
+		}
+		for _, item := range page {
+			p.add(item.Sort, string(item.Value))
+			after = item.Sort
+		}
+		if len(page) < table.MaxList {
+			return
+		}
+	}
+}
+
+// add lets a job wait that doesn't yet. value is the item's.
+func (p *Pool) add(place, value string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known[place] {
+		return
+	}
+	p.known[place] = true
+	id, owner, _ := strings.Cut(value, "\n")
+	p.push(&errand{place: place, id: id, owner: owner})
+}
+
+// push has an errand wait. What follows is called with the lock held.
+func (p *Pool) push(e *errand) {
+	p.waiting[e.owner] = append(p.waiting[e.owner], e)
+	p.wake()
 }
 
 func (p *Pool) wake() {
@@ -53,91 +126,58 @@ func (p *Pool) wake() {
 	}
 }
 
-// Run calls do, in finish, with the id of every job in the queue, 8 at a time,
-// until ctx ends, and returns when all calls have. A job leaves the queue when do
-// returns nil; else it is tried anew.
-func (p *Pool) Run(ctx, finish context.Context, do func(ctx context.Context, id string) error) {
-	var running sync.WaitGroup
-	defer running.Wait()
-	slots := make(chan struct{}, atOnce)
-	for {
-		err := p.each(ctx, func(place, id string) {
-			if ctx.Err() != nil || !p.take(place) {
-				return
-			}
-			select {
-			case slots <- struct{}{}:
-			case <-ctx.Done():
-				p.free(place)
-				return
-			}
-			running.Go(func() {
-				err := do(finish, id)
-				<-slots
-				p.leave(finish, place, err)
-			})
-		})
-		if err != nil && ctx.Err() == nil {
-			p.log.LogAttrs(ctx, slog.LevelWarn, "the queue of jobs can't be read", slog.String("error", err.Error()))
-			time.AfterFunc(restAfter, p.wake)
-		}
-		select {
-		case <-p.woken:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// each calls f with what is in the queue, in order.
-func (p *Pool) each(ctx context.Context, f func(place, id string)) error {
-	after := ""
-	for {
-		page, err := p.table.List(ctx, queuePartition, table.Query{After: after, Limit: pageSize})
-		if err != nil {
-			return err
-		}
-		for _, item := range page {
-			f(item.Sort, string(item.Value))
-			after = item.Sort
-		}
-		if len(page) < pageSize || ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-}
-
-// take marks a place as busy, or reports that it was.
-func (p *Pool) take(place string) bool {
+// next takes the errand that is to run now; nil: none.
+func (p *Pool) next() *errand {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.busy[place] {
-		return false
+	if p.all == atOnce {
+		return nil
 	}
-	p.busy[place] = true
-	return true
-}
-
-func (p *Pool) free(place string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.busy, place)
+	var first *errand
+	for owner, list := range p.waiting {
+		n := p.running[owner]
+		if n == ofOne {
+			continue
+		}
+		if first == nil || n < p.running[first.owner] || n == p.running[first.owner] && list[0].place < first.place {
+			first = list[0]
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	if p.waiting[first.owner] = p.waiting[first.owner][1:]; len(p.waiting[first.owner]) == 0 {
+		delete(p.waiting, first.owner)
+	}
+	p.running[first.owner]++
+	p.all++
+	return first
 }
 
 // leave takes what is done out of the queue, and gives what isn't a rest.
-func (p *Pool) leave(ctx context.Context, place string, err error) {
+func (p *Pool) leave(ctx context.Context, e *errand, err error) {
 	if err == nil {
-		err = orNil(p.table.Delete(ctx, table.Key{Partition: queuePartition, Sort: place}, 1), table.ErrConflict)
+		err = orNil(p.table.Delete(ctx, table.Key{Partition: queuePartition, Sort: e.place}, 1), table.ErrConflict)
 	}
+	if err != nil && ctx.Err() == nil {
+		p.log.LogAttrs(ctx, slog.LevelWarn, "a job is tried anew", slog.String("job", e.id), slog.String("error", err.Error()))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all--; p.running[e.owner] == 1 {
+		delete(p.running, e.owner)
+	} else {
+		p.running[e.owner]--
+	}
+	p.wake()
 	if err == nil {
-		p.free(place)
+		delete(p.known, e.place)
 		return
 	}
-	if ctx.Err() == nil {
-		p.log.LogAttrs(ctx, slog.LevelWarn, "a job is tried anew", slog.String("place", place), slog.String("error", err.Error()))
-	}
-	time.AfterFunc(restAfter, func() {
-		p.free(place)
-		p.wake()
+	time.AfterFunc(rest<<min(e.failures, doublings), func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.push(e)
 	})
+	e.failures++
 }

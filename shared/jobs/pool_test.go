@@ -76,7 +76,7 @@ func (s *site) send(q jobs.Queue, n int) (ids []string) {
 	s.Helper()
 	for i := range n {
 		id := fmt.Sprintf("id-%d", 999-i) // whose order is not that of their times
-		if err := q.Send(s.Context(), id); err != nil {
+		if err := q.Send(s.Context(), id, "alice"); err != nil {
 			s.Fatal(err)
 		}
 		ids = append(ids, id)
@@ -125,6 +125,45 @@ func TestPoolOrder(t *testing.T) {
 	})
 }
 
+// One owner's jobs, however many, leave room for those of others, and whoever has
+// the fewest running is next.
+func TestPoolIsFair(t *testing.T) {
+	bubble(t, func(t *testing.T, s *site) {
+		next := make(chan struct{})
+		c := s.hire(func(context.Context, string, int) error { <-next; return nil })
+		send := func(owner string, n int) {
+			for i := range n {
+				if err := c.Send(t.Context(), fmt.Sprint(owner, " ", i), owner); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Millisecond)
+			}
+			synctest.Wait()
+		}
+		send("greedy", 100)
+		send("small", 1)
+		if begun := c.was(); len(begun) != 9 || begun[8] != "small 0" {
+			t.Fatalf("begun are %v", begun)
+		}
+		send("other", 100)
+		if begun := c.was(); len(begun) != 16 || strings.Count(fmt.Sprint(begun), "other") != 7 {
+			t.Fatalf("begun are %v", begun)
+		}
+		send("late", 1)
+		next <- struct{}{}
+		synctest.Wait()
+		if begun := c.was(); len(begun) != 17 || begun[16] != "late 0" {
+			t.Fatalf("begun are %v", begun)
+		}
+		close(next)
+		synctest.Wait()
+		if left := s.items("queue"); len(left) > 0 || len(c.was()) != 202 || c.most != 16 {
+			t.Errorf("left is %v; %d began, at most %d at once", left, len(c.was()), c.most)
+		}
+		c.dismiss()
+	})
+}
+
 // What comes while everybody is idle begins at once, and once.
 func TestPoolWakes(t *testing.T) {
 	bubble(t, func(t *testing.T, s *site) {
@@ -132,7 +171,7 @@ func TestPoolWakes(t *testing.T) {
 		for n := range 5 {
 			time.Sleep(time.Hour)
 			at := time.Now()
-			if err := c.Send(t.Context(), fmt.Sprint("id-", n)); err != nil {
+			if err := c.Send(t.Context(), fmt.Sprint("id-", n), "alice"); err != nil {
 				t.Fatal(err)
 			}
 			if begun := c.was(); len(begun) != n+1 || !time.Now().Equal(at) {
@@ -147,8 +186,8 @@ func TestPoolWakes(t *testing.T) {
 	})
 }
 
-// What fails is tried anew after 5 s, as often as it takes, and keeps nobody from
-// working meanwhile.
+// What fails is tried anew after 5 s, and then later and later, up to 320 s, as
+// often as it takes; it keeps nobody from working meanwhile.
 func TestPoolTriesAnew(t *testing.T) {
 	bubble(t, func(t *testing.T, s *site) {
 		var times []time.Duration // of one job, which is never done twice at once
@@ -158,12 +197,12 @@ func TestPoolTriesAnew(t *testing.T) {
 				return nil
 			}
 			times = append(times, time.Since(began))
-			if n < 4 {
+			if n < 10 {
 				return errDown
 			}
 			return nil
 		})
-		if err := c.Send(t.Context(), "bad"); err != nil {
+		if err := c.Send(t.Context(), "bad", "bob"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -171,15 +210,16 @@ func TestPoolTriesAnew(t *testing.T) {
 		if begun := c.was(); len(begun) != 31 {
 			t.Errorf("begun are %v", begun)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(time.Hour)
 		c.dismiss()
-		if diff := cmp.Diff([]time.Duration{0, 5 * time.Second, 10 * time.Second, 15 * time.Second}, times); diff != "" {
+		if diff := cmp.Diff([]time.Duration{0, 5 * time.Second, 15 * time.Second, 35 * time.Second, 75 * time.Second, 155 * time.Second,
+			315 * time.Second, 635 * time.Second, 955 * time.Second, 1275 * time.Second}, times); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		if left := s.items("queue"); len(left) > 0 {
 			t.Errorf("left is %v", left)
 		}
-		if lines := strings.Count(s.log.String(), "tried anew"); lines != 3 {
+		if lines := strings.Count(s.log.String(), "tried anew"); lines != 9 {
 			t.Errorf("the log is %s", s.log.String())
 		}
 	})
@@ -275,20 +315,20 @@ func TestPoolWithFaults(t *testing.T) {
 						}
 						return errDown
 					}
-					c := s.hire(func(context.Context, string, int) error { return nil })
 					if lost {
 						s.table.on(nil, fault)
 					} else {
 						s.table.on(fault, nil)
 					}
-					if err := c.Send(t.Context(), "id-1"); err != nil {
+					c := s.hire(func(context.Context, string, int) error { return nil })
+					if err := c.Send(t.Context(), "id-1", "alice"); err != nil {
 						t.Fatal(err)
 					}
 					time.Sleep(14 * time.Second)
 					if n.Load() > 3 || op == "list" && len(c.was()) > 0 {
 						t.Errorf("%d operations in 14 s", n.Load())
 					}
-					time.Sleep(10 * time.Second)
+					time.Sleep(30 * time.Second)
 					if begun := c.was(); len(begun) == 0 || op == "list" && len(begun) > 1 {
 						t.Errorf("begun are %v", begun)
 					}
@@ -303,7 +343,7 @@ func TestPoolWithFaults(t *testing.T) {
 	t.Run("what can't be sent is an error", func(t *testing.T) {
 		bubble(t, func(t *testing.T, s *site) {
 			s.table.on(once("put", func() error { return errDown }), nil)
-			if err := jobs.NewPool(s.table, nil).Send(t.Context(), "id"); !errors.Is(err, errDown) {
+			if err := jobs.NewPool(s.table, nil).Send(t.Context(), "id", "alice"); !errors.Is(err, errDown) {
 				t.Error(err)
 			}
 		})

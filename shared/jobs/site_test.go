@@ -79,13 +79,17 @@ func newSite(t *testing.T) *site {
 // newWorker is another process over the same table.
 func (s *site) newWorker() *jobs.Worker {
 	return &jobs.Worker{
-		Store: &jobs.Store{Table: s.table}, Log: api.NewLogger(&s.log, slog.LevelDebug), Longest: longest, Courier: s.mail,
+		Store: &jobs.Store{Table: s.table}, Log: api.NewLogger(&s.log, slog.LevelDebug), Longest: longest, Courier: s.mail, Usage: new(refusals),
+		Present: asBefore,
 		Run: func(ctx context.Context, caller auth.Caller, requestID string, request []byte) (any, error) {
 			s.runs.Add(1)
 			return s.run(ctx, caller, requestID, request)
 		},
 	}
 }
+
+// asBefore is a Present that knows of no change.
+func asBefore(_ context.Context, was auth.Caller) (auth.Caller, error) { return was, nil }
 
 // says is a run that takes no time.
 func says(result any) runFunc {
@@ -124,7 +128,7 @@ func order() jobs.Order {
 
 func (s *site) told() jobs.Order {
 	s.Helper()
-	to, err := jobs.NewCallback("https://hooks.example.com/"+canary, canary+"-secret")
+	to, err := jobs.NewCallback(&jobs.CallbackWords{URL: "https://hooks.example.com/" + canary, Secret: canary + "-secret"})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -314,7 +318,7 @@ type queue struct {
 	after  error // is told of what was taken
 }
 
-func (q *queue) Send(_ context.Context, id string) error {
+func (q *queue) Send(_ context.Context, id, _ string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.before != nil {

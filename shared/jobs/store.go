@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"postern/shared/api"
@@ -33,9 +32,10 @@ func (r *record) resultKey() table.Key  { return itemKey(r.ID, resultSort+r.Hold
 func listPartition(owner string) string { return "jobs#" + owner }
 func (s *Store) large() table.Large     { return table.Large{Table: s.Table} }
 
-// Queue hands the ids of jobs to workers, each of them once at least.
+// Queue hands the ids of jobs to workers, each of them once at least. It knows the
+// owners, so that nobody waits for all that another has asked for.
 type Queue interface {
-	Send(ctx context.Context, id string) error
+	Send(ctx context.Context, id, owner string) error
 }
 
 // Store is the jobs in a table. Any number of Stores may share one.
@@ -49,8 +49,8 @@ type Store struct {
 const patience = 5 * time.Second
 
 // Submit keeps an order and has it run. It refuses anonymous callers; its errors
-// are for the api's error table. After an error nothing runs, unless the queue
-// took the job and couldn't say so.
+// are for the api's error table. After an error nothing is kept, as far as that
+// can be done, so that nothing runs even if the queue has the job.
 func (s *Store) Submit(ctx context.Context, caller auth.Caller, o Order) (Job, error) {
 	if caller.Kind == auth.Anonymous {
 		return Job{}, errAnonymous
@@ -62,6 +62,8 @@ func (s *Store) Submit(ctx context.Context, caller auth.Caller, o Order) (Job, e
 		return Job{}, err
 	}
 	if err := s.keep(ctx, r, o.Request); err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience) // the first may be used up
+		defer cancel()
 		s.remove(ctx, r)
 		return Job{}, api.Because(api.Unavailable, fmt.Errorf("keeping a job: %w", err))
 	}
@@ -80,7 +82,7 @@ func (s *Store) keep(ctx context.Context, r *record, request []byte) error {
 	if _, err := s.Table.Put(ctx, r.listKey(), []byte(r.ID), 0, r.expires()); err != nil {
 		return err
 	}
-	return s.Queue.Send(ctx, r.ID)
+	return s.Queue.Send(ctx, r.ID, r.Owner)
 }
 
 // get returns a job of caller's, or errNoJob.
@@ -166,7 +168,7 @@ func (s *Store) List(ctx context.Context, caller auth.Caller, after string, limi
 // stays so; one that ended otherwise is a conflict.
 func (s *Store) Cancel(ctx context.Context, caller auth.Caller, id string) (Job, error) {
 	var ended *record
-	err := s.persist(ctx, func(ctx context.Context) error {
+	err := table.Persist(ctx, patience, func(ctx context.Context) error {
 		r, err := s.get(ctx, caller, id)
 		if err != nil {
 			return err
@@ -182,46 +184,59 @@ func (s *Store) Cancel(ctx context.Context, caller auth.Caller, id string) (Job,
 		return s.put(ctx, r)
 	})
 	if err != nil {
-		return Job{}, err
+		return Job{}, public(err)
 	}
+	s.removeRequest(ctx, id)
 	return ended.Job, nil
 }
 
 // Delete removes a job of caller's and all that belongs to it. One that runs is
-// ended by that, unless that is refused: endedOnly.
+// ended by that, unless that is refused: endedOnly. After an error that is none of
+// the caller's, the same again goes on with it.
 func (s *Store) Delete(ctx context.Context, caller auth.Caller, id string, endedOnly bool) error {
-	return s.persist(ctx, func(ctx context.Context) error {
+	return public(table.Persist(ctx, patience, func(ctx context.Context) error {
 		r, err := s.get(ctx, caller, id)
 		switch {
 		case err != nil:
 			return err
 		case endedOnly && !r.Status.Ended():
-			return api.Fail(api.Conflict, "The job is %s: cancel it first, or wait for its end.", r.Status)
+			return api.Fail(api.Conflict, "The job is %s: cancel it first (POST /jobs/{id}/cancel), or wait for its end.", r.Status)
+		case !r.Status.Ended():
+			r.end(s.now(), Cancelled)
+			if err := s.put(ctx, r); err != nil {
+				return err
+			}
 		}
-		if err := s.Table.Delete(ctx, itemKey(id, recordSort), r.version); err != nil {
-			return err
-		}
-		s.remove(ctx, r)
-		return nil
-	})
+		return s.remove(ctx, r)
+	}))
 }
 
-// remove removes what belongs to a job, as far as that goes: the rest goes when it
-// expires.
-func (s *Store) remove(ctx context.Context, r *record) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
-	s.Table.Delete(ctx, itemKey(r.ID, recordSort), max(r.version, 1)) // 0: nobody said that it was written
-	s.Table.Delete(ctx, r.listKey(), 1)
-	s.large().Delete(ctx, itemKey(r.ID, requestSort), 1)
-	s.removeResult(ctx, r)
+// remove removes what belongs to a job, the record last: as long as it is there,
+// somebody can ask for the rest to go.
+func (s *Store) remove(ctx context.Context, r *record) error {
+	for _, remove := range []func() error{
+		func() error { return s.removeResult(ctx, r) },
+		func() error { return s.removeRequest(ctx, r.ID) },
+		func() error { return s.Table.Delete(ctx, r.listKey(), 1) },
+	} {
+		if err := orNil(remove(), table.ErrConflict); err != nil { // it isn't there
+			return err
+		}
+	}
+	return s.Table.Delete(ctx, itemKey(r.ID, recordSort), max(r.version, 1)) // 0: nobody said that it was written
+}
+
+// removeRequest removes what a job is about. Nobody needs it when the job has ended.
+func (s *Store) removeRequest(ctx context.Context, id string) error {
+	return s.large().Delete(ctx, itemKey(id, requestSort), 1)
 }
 
 // removeResult removes what the record's run, if there was one, has kept.
-func (s *Store) removeResult(ctx context.Context, r *record) {
-	if r.Holder != "" {
-		s.large().Delete(ctx, r.resultKey(), 1)
+func (s *Store) removeResult(ctx context.Context, r *record) error {
+	if r.Holder == "" {
+		return nil
 	}
+	return s.large().Delete(ctx, r.resultKey(), 1)
 }
 
 // read returns a job's record, or table.ErrNotFound.
@@ -251,30 +266,10 @@ func (s *Store) put(ctx context.Context, r *record) error {
 	return err
 }
 
-// persist calls change, which reads and then writes, until nobody else has
-// written in between.
-func (s *Store) persist(ctx context.Context, change func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
-	for {
-		err := change(ctx)
-		switch {
-		case errors.As(err, new(*api.Error)):
-			return err
-		case !errors.Is(err, table.ErrConflict):
-			return unavailable(err)
-		}
-		select {
-		case <-time.After(rand.N(10 * time.Millisecond)): // so that those who collided don't do so again
-		case <-ctx.Done():
-			return unavailable(ctx.Err())
-		}
-	}
-}
-
-func unavailable(err error) error {
-	if err == nil {
-		return nil
+// public is err for the api's error table.
+func public(err error) error {
+	if _, ok := errors.AsType[*api.Error](err); ok || err == nil {
+		return err
 	}
 	return api.Because(api.Unavailable, err)
 }

@@ -31,12 +31,11 @@ type Worker struct {
 	// Longest is the time that a Run takes at most. A run that is older is dead.
 	Longest time.Duration
 
-	// Alone says that no other process runs jobs of this table: a run that this
-	// Worker didn't begin is dead, however young.
+	// Alone says that nobody else runs jobs of this table, and that Do is called
+	// with one id once at a time: so a job that runs already does so no longer.
 	Alone bool
 
 	// Present is a caller as it is now, or an auth.Reason if it may no longer call.
-	// nil: as it was, until its expiry.
 	Present func(ctx context.Context, was auth.Caller) (auth.Caller, error)
 
 	Usage api.Usage // is told of runs that a budget refused; nil: nobody is
@@ -60,8 +59,9 @@ const (
 	watchEvery  = time.Second      // a cancelled run ends that late at most
 	endTimeout  = 10 * time.Second // to record how a job ended
 
-	// maxResult bounds a result as JSON, in bytes: a Lambda's answer has 6 MB.
-	maxResult = 5 << 20
+	// maxResult bounds a result as JSON, in bytes. A Lambda's answer has 6 MB, and
+	// in it the result is part of a string, in which each byte may take two.
+	maxResult = 6<<20/2 - 64<<10
 )
 
 // ErrBusy is Do's for a job that somebody else is running.
@@ -71,18 +71,19 @@ var (
 	errTaken     = errors.New("the job is no longer this run's")
 	errAttempts  = fmt.Errorf("%d runs of the job have died", maxAttempts)
 	errNoRequest = errors.New("what the job is about is gone")
-	errResultBig = fmt.Errorf("the result has more than %d bytes", maxResult)
+	errScope     = api.Fail(api.ScopeMissing, "The key that asked for this job had lost the scope %q before it began.", route.Chat)
+	errTooLarge  = api.Fail(api.ModelFailed, "The answer has more than the %d bytes of JSON that a job keeps: ask for less, or for a stream.", maxResult)
 )
 
 // Do does what there is left to do for a job, and returns nil when that is
 // nothing: a job that ended, that was deleted or that never was wants nothing
 // more. After any error the same id must come again.
 func (w *Worker) Do(ctx context.Context, id string) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
+	defer caught(&err)
+	if !ValidID(id) {
+		w.Log.LogAttrs(ctx, slog.LevelWarn, "what is no job's id is dropped")
+		return nil
+	}
 	r, err := w.Store.read(ctx, id)
 	if err != nil {
 		return orNil(err, table.ErrNotFound)
@@ -97,6 +98,13 @@ func (w *Worker) Do(ctx context.Context, id string) (err error) {
 		return w.left(ctx, id)
 	}
 	return err
+}
+
+// caught makes a panic an error.
+func caught(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+	}
 }
 
 // left is nil if nothing is left to do for a job that somebody else has changed.
@@ -123,7 +131,9 @@ func (w *Worker) settle(ctx context.Context, r *record) error {
 	switch {
 	case refused:
 		return w.end(ctx, r, Cancelled, &api.Error{Code: api.Unauthenticated, Err: reason,
-			Detail: "The credential that asked for this job was taken back before it began."})
+			Detail: "The key that asked for this job was revoked or disabled, or had expired, before it began."})
+	case errors.Is(err, errScope):
+		return w.end(ctx, r, Cancelled, err)
 	case err != nil:
 		return err
 	case r.Attempts >= maxAttempts:
@@ -134,7 +144,7 @@ func (w *Worker) settle(ctx context.Context, r *record) error {
 	case errors.Is(err, table.ErrNotFound): // and never will be
 		return w.end(ctx, r, Failed, errNoRequest)
 	case err != nil:
-		return fmt.Errorf("reading what job %s is about: %w", r.ID, err)
+		return fmt.Errorf("reading what it is about: %w", err)
 	}
 	before := *r
 	r.begin(now, rand.Text(), w.Longest+leaseMargin)
@@ -155,53 +165,55 @@ func (w *Worker) caller(ctx context.Context, r *record) (auth.Caller, error) {
 	if err != nil {
 		return caller, err
 	}
-	if w.Present != nil {
-		if caller, err = w.Present(ctx, caller); err != nil {
-			return caller, err
-		}
+	if caller, err = w.Present(ctx, caller); err != nil {
+		return caller, err
 	}
 	switch {
 	case !caller.ExpiresAt.IsZero() && !w.Store.now().Before(caller.ExpiresAt):
 		return caller, auth.Expired
 	case !caller.Holds(route.Chat):
-		return caller, auth.Disabled
+		return caller, errScope
 	}
 	return caller, nil
 }
 
 // run runs the job until it ends, or is no longer this run's: errTaken.
 func (w *Worker) run(ctx context.Context, caller auth.Caller, r *record, request []byte) (result any, err error) {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	go w.watch(ctx, r.ID, r.Holder, stop)
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-		if context.Cause(ctx) == errTaken {
-			err = errTaken
-		}
-	}()
-	return w.Run(ctx, caller, r.RequestID, request)
+	err = w.watched(ctx, r.ID, func(now *record) bool { return now.heldBy(r.Holder) }, func(ctx context.Context) (err error) {
+		defer caught(&err)
+		result, err = w.Run(ctx, caller, r.RequestID, request)
+		return err
+	})
+	return result, err
 }
 
-// watch ends a run by stop when its job is no longer its own. If the table can't
-// be asked, the run goes on.
-func (w *Worker) watch(ctx context.Context, id, holder string, stop context.CancelCauseFunc) {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
+// watched calls do, which ends when its context does, as long as the job's record
+// is what it shall be; else its error is errTaken. If the table can't be asked, do
+// goes on.
+func (w *Worker) watched(ctx context.Context, id string, holds func(*record) bool, do func(context.Context) error) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go func() {
+		tick := time.NewTicker(watchEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			now, err := w.Store.read(ctx, id)
+			if errors.Is(err, table.ErrNotFound) || err == nil && !holds(now) {
+				stop(errTaken)
+				return
+			}
 		}
-		now, err := w.Store.read(ctx, id)
-		if errors.Is(err, table.ErrNotFound) || err == nil && !now.heldBy(holder) {
-			stop(errTaken)
-			return
-		}
+	}()
+	err := do(ctx)
+	if context.Cause(ctx) == errTaken {
+		return errTaken
 	}
+	return err
 }
 
 // record keeps how a run ended, its result first: what a record names is there.
@@ -223,7 +235,7 @@ func (w *Worker) record(ctx context.Context, r *record, result any, err error) e
 		return w.end(ctx, r, Failed, err)
 	}
 	if _, err := w.Store.large().Put(ctx, r.resultKey(), kept, 0, r.expires()); err != nil {
-		return fmt.Errorf("keeping the result of job %s: %w", r.ID, err)
+		return fmt.Errorf("keeping its result: %w", err)
 	}
 	err = w.end(ctx, r, Succeeded, lost)
 	if errors.Is(err, errTaken) {
@@ -235,7 +247,8 @@ func (w *Worker) record(ctx context.Context, r *record, result any, err error) e
 // end records how the job ended, and leaves the one line in the log that it has.
 func (w *Worker) end(ctx context.Context, r *record, status Status, cause error) error {
 	r.end(w.Store.now(), status)
-	level, attrs := slog.LevelInfo, []slog.Attr{slog.String("job", r.ID), slog.String("caller", r.Owner), slog.String("status", string(status)), slog.Int("attempts", r.Attempts)}
+	level, attrs := slog.LevelInfo, []slog.Attr{slog.String("job", r.ID), slog.String("caller", r.Owner), slog.String("status", string(status)),
+		slog.Int("attempts", r.Attempts), slog.String("request_id", r.RequestID)}
 	if cause != nil {
 		level, attrs = slog.LevelWarn, append(attrs, slog.String("error", cause.Error()))
 	}
@@ -247,6 +260,7 @@ func (w *Worker) end(ctx context.Context, r *record, status Status, cause error)
 		return err
 	}
 	w.Log.LogAttrs(ctx, level, "job", attrs...)
+	w.Store.removeRequest(ctx, r.ID) // else it goes when it expires
 	return nil
 }
 
@@ -275,11 +289,16 @@ func (w *Worker) deliver(ctx context.Context, r *record) error {
 		return err
 	}
 	to := &Callback{url: secret.New(r.Callback.URL), secret: secret.New(r.Callback.Secret)}
-	if err := w.Courier.Send(ctx, to, r.Callback.Delivery, notice.Header, body); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		w.Log.LogAttrs(ctx, slog.LevelWarn, "callback not delivered", slog.String("job", r.ID), slog.String("caller", r.Owner), slog.String("error", err.Error()))
+	err = w.watched(ctx, r.ID, func(now *record) bool { return now.Callback != nil }, func(ctx context.Context) error {
+		return w.Courier.Send(ctx, to, r.Callback.Delivery, notice.Header, body)
+	})
+	switch {
+	case errors.Is(err, errTaken): // by who deleted the job
+		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		w.Log.LogAttrs(ctx, slog.LevelWarn, "callback not delivered", slog.String("job", r.ID), slog.String("caller", r.Owner), slog.String("request_id", r.RequestID), slog.String("error", err.Error()))
 	}
 	r.Callback, r.Result = nil, nil
 	return w.put(ctx, r)
@@ -289,7 +308,7 @@ func (w *Worker) deliver(ctx context.Context, r *record) error {
 func encode(result any) ([]byte, error) {
 	kept, err := api.Encode(result)
 	if err == nil && len(kept) > maxResult {
-		return nil, api.Because(api.ModelFailed, errResultBig)
+		return nil, errTooLarge
 	}
 	return kept, err
 }

@@ -114,9 +114,22 @@ func TestABudgetRefuses(t *testing.T) {
 		if diff := cmp.Diff([]string{"alice"}, told.who); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		s.worker.Usage = nil
-		s.run = fails(&api.Error{Code: api.BudgetExceeded})
-		s.do(s.submit(order()), nil)
+	})
+}
+
+// What is no job's id would fail for ever, so it is dropped, and not repeated to
+// the log.
+func TestWhatIsNoJobIsDropped(t *testing.T) {
+	bubble(t, func(t *testing.T, s *site) {
+		id := s.submit(order())
+		for _, none := range []string{"", "x", id[:25], id + "A", strings.ToLower(id), "CANARY" + id[:19] + "1", id[:25] + "\n", id[:24] + "é", `{"message":"CANARY"}`, strings.Repeat("CANARY", 100_000)} {
+			if err := s.worker.Do(t.Context(), none); err != nil || jobs.ValidID(none) {
+				t.Errorf("%.40q: %v", none, err)
+			}
+		}
+		if said := s.log.String(); strings.Count(said, "no job's id is dropped") != 10 || strings.Contains(said, "CANARY") || s.runs.Load() != 0 {
+			t.Errorf("after %d runs the log says %.1000s", s.runs.Load(), said)
+		}
 	})
 }
 
@@ -549,21 +562,21 @@ func TestPresent(t *testing.T) {
 		name    string
 		caller  auth.Caller
 		present func(context.Context, auth.Caller) (auth.Caller, error)
-		runs    bool
+		refusal int // its status; 0: it runs
 	}{
-		{"nobody is asked", alice, nil, true},
-		{"a good key", alice, is(alice, nil), true},
-		{"a revoked key", alice, is(auth.Caller{}, auth.Revoked), false},
-		{"a disabled key", alice, is(auth.Caller{}, auth.Disabled), false},
-		{"an expired key", alice, is(auth.Caller{}, auth.Expired), false},
-		{"an unknown key", alice, is(auth.Caller{}, fmt.Errorf("wrapped: %w", auth.Unknown)), false},
-		{"a key that ends right now", alice, is(expired, nil), false},
-		{"a key that ends in a millisecond", alice, is(later, nil), true},
-		{"a key that has ended, and nobody is asked", expired, nil, false},
-		{"a key that ended, and was given more time", expired, is(alice, nil), true},
-		{"a key without the scope", alice, is(reader, nil), false},
-		{"a key with other bounds", alice, is(changed, nil), true},
-		{"a caller that is nobody", alice, is(auth.Caller{}, nil), false},
+		{"nobody is asked", alice, nil, 0},
+		{"a good key", alice, is(alice, nil), 0},
+		{"a revoked key", alice, is(auth.Caller{}, auth.Revoked), 401},
+		{"a disabled key", alice, is(auth.Caller{}, auth.Disabled), 401},
+		{"an expired key", alice, is(auth.Caller{}, auth.Expired), 401},
+		{"an unknown key", alice, is(auth.Caller{}, fmt.Errorf("wrapped: %w", auth.Unknown)), 401},
+		{"a key that ends right now", alice, is(expired, nil), 401},
+		{"a key that ends in a millisecond", alice, is(later, nil), 0},
+		{"a key that has ended, and nobody is asked", expired, nil, 401},
+		{"a key that ended, and was given more time", expired, is(alice, nil), 0},
+		{"a key without the scope", alice, is(reader, nil), 403},
+		{"a key with other bounds", alice, is(changed, nil), 0},
+		{"a caller that is nobody", alice, is(auth.Caller{}, nil), 403},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, s *site) {
@@ -591,8 +604,8 @@ func TestPresent(t *testing.T) {
 				}
 				job := s.get(id)
 				s.quiet(id)
-				if !row.runs {
-					if job.Status != jobs.Cancelled || job.Error.Status != 401 || job.Error.RequestID != "request-of-order" || job.StartedAt != nil || job.FinishedAt == nil {
+				if row.refusal != 0 {
+					if job.Status != jobs.Cancelled || job.Error.Status != row.refusal || job.Error.RequestID != "request-of-order" || job.StartedAt != nil || job.FinishedAt == nil {
 						t.Errorf("%+v", job)
 					}
 					if s.runs.Load() > 0 || len(s.mail.received()) > 0 {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"postern/shared/api"
@@ -57,7 +56,7 @@ func (s *Store) Append(ctx context.Context, caller auth.Caller, id, agent, messa
 		return err
 	}
 	key := itemKey(caller, id)
-	return s.persist(ctx, func(ctx context.Context) error {
+	return table.Persist(ctx, patience, func(ctx context.Context) error {
 		c, version, err := s.read(ctx, key)
 		switch {
 		case errors.Is(err, table.ErrNotFound):
@@ -88,34 +87,13 @@ func (s *Store) transcript(ctx context.Context, caller auth.Caller, id string) (
 // remove deletes a conversation, or returns table.ErrNotFound.
 func (s *Store) remove(ctx context.Context, caller auth.Caller, id string) error {
 	key := itemKey(caller, id)
-	return s.persist(ctx, func(ctx context.Context) error {
+	return table.Persist(ctx, patience, func(ctx context.Context) error {
 		item, err := s.Table.Get(ctx, key)
 		if err != nil {
 			return err
 		}
 		return s.Table.Delete(ctx, key, item.Version)
 	})
-}
-
-// persist calls change, which reads and then writes, until nobody else has
-// written in between. Each time somebody has, a change of theirs is done, so
-// all get their turn.
-func (s *Store) persist(ctx context.Context, change func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
-	for try := 1; ; try++ {
-		err := change(ctx)
-		if !errors.Is(err, table.ErrConflict) {
-			return err
-		}
-		timer := time.NewTimer(rand.N(time.Duration(min(try, 20)) * 2 * time.Millisecond)) // so that those who collided don't do so again
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return fmt.Errorf("others were faster %d times: %w", try, ctx.Err())
-		}
-	}
 }
 
 // read returns a conversation and its version, or table.ErrNotFound.

@@ -67,7 +67,7 @@ func differences(a, b *check.Response, keyA, keyB string) []string {
 }
 
 // moments are the members of replies that tell when.
-var moments = regexp.MustCompile(`"(created|created_at|started_at|finished_at|createdAt|startedAt|completedAt|executionTimeMs|last_used_at|time|hour|request_id)":("[^"]*"|\d+)|"(previous_)?hash":"[0-9a-f]+"`)
+var moments = regexp.MustCompile(`"(created|created_at|started_at|finished_at|createdAt|startedAt|completedAt|executionTimeMs|last_used_at|time|hour|request_id)":("[^"]*"|\d+)|"(previous_)?hash":"[0-9a-f]+"|begins in \d+ seconds`)
 
 // jobIDs are the ids of jobs, which are made by chance.
 var jobIDs = regexp.MustCompile(`\b[A-Z2-7]{26}\b`)

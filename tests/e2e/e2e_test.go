@@ -180,7 +180,7 @@ func (d *deployment) work(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		sqsfake.Mapping{Queue: d.queue, Function: d.hosts["WorkerFunction"], BatchSize: 1, MaximumConcurrency: 2, ReportBatchItemFailures: true}.Run(ctx)
+		sqsfake.Mapping{Queue: d.queue, Function: d.hosts["WorkerFunction"], BatchSize: 1, MaximumConcurrency: 2}.Run(ctx)
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -191,7 +191,7 @@ func (d *deployment) work(t *testing.T) {
 // stores starts what a stack keeps things in. It must not see a request in the
 // whole test that AWS would not take from us.
 func (d *deployment) stores(t *testing.T) {
-	d.store, d.table, d.queues = secretsfake.Start(secretsfake.Config{}), dynamofake.Start(), sqsfake.Start(sqsfake.Config{})
+	d.store, d.table, d.queues = secretsfake.Start(secretsfake.Config{}), dynamofake.Start(), sqsfake.Start()
 	d.queue = d.queues.Create("postern-jobs", sqsfake.Attributes{VisibilityTimeout: 960 * time.Second})
 	d.table.Create(tableName)
 	d.secret = d.store.Create("postern-root")

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,8 +60,8 @@ func (m *asker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			m.left <- question
 			return
 		}
-	case strings.HasPrefix(question, "briefly"):
-		time.Sleep(20 * time.Millisecond) // work, not waiting: some of these must run when the server is killed
+	case question == "in quotes": // of each character JSON in JSON makes four
+		text = strings.Repeat("\"\n", 1_500_000/2)
 	case question == "at length":
 		text = awkwardText
 	}
@@ -84,9 +83,9 @@ func (m *asker) hanging(t *testing.T, n int32) {
 }
 
 // eventually polls for what other processes bring about.
-func eventually(t *testing.T, what string, true func() bool) {
+func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !true(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
@@ -94,17 +93,19 @@ func eventually(t *testing.T, what string, true func() bool) {
 }
 
 // onAskers runs a test on both sides, with a model of its own each.
-func onAskers(t *testing.T, test func(t *testing.T, s side, m *asker)) {
+func onAskers(t *testing.T, test func(t *testing.T, s side, m *asker, logs func() string)) {
 	t.Parallel()
 	t.Run("local", func(t *testing.T) {
 		t.Parallel()
 		m := startAsker(t)
-		test(t, start(t, m.environment()).side(t), m)
+		here := start(t, m.environment())
+		test(t, here.side(t), m, here.logs)
 	})
 	t.Run("Lambda", func(t *testing.T) {
 		t.Parallel()
 		m := startAsker(t)
-		test(t, stack{parameters: m.parameters(), atOnce: 4}.deploy(t).side(t), m)
+		cloud := stack{parameters: m.parameters(), atOnce: 4}.deploy(t)
+		test(t, cloud.side(t), m, cloud.logs)
 	})
 }
 
@@ -152,6 +153,16 @@ func (s side) ended(t *testing.T, credential, id string) (job jobs.Job) {
 	return job
 }
 
+// newest is the id of the job that was submitted last.
+func (s side) newest(t *testing.T) string {
+	t.Helper()
+	list := decode[struct{ Jobs []jobs.Job }](t, s.as(t, token, get("/jobs?limit=1", fine))).Jobs
+	if len(list) == 0 {
+		t.Fatal("there is no job")
+	}
+	return list[0].ID
+}
+
 // response is what a job's result says.
 func response(t *testing.T, job jobs.Job) string {
 	t.Helper()
@@ -164,7 +175,7 @@ func response(t *testing.T, job jobs.Job) string {
 
 // TestAnAsynchronousRun is one from its order to its deletion.
 func TestAnAsynchronousRun(t *testing.T) {
-	onAskers(t, func(t *testing.T, s side, m *asker) {
+	onAskers(t, func(t *testing.T, s side, m *asker, _ func() string) {
 		c := laterCase(`{"message":"hello","session_id":"s","agent":"reviewer"}`, accepted)
 		c.Header.Set("Idempotency-Key", "once")
 		first := s.as(t, token, c)
@@ -188,6 +199,11 @@ func TestAnAsynchronousRun(t *testing.T) {
 		if got := response(t, long); got != awkwardText {
 			t.Errorf("%s: %d bytes are a result of %d", s.name, len(awkwardText), len(got))
 		}
+		// The largest answer that is kept is one that each side can show.
+		if got := response(t, s.ended(t, token, s.later(t, token, "in quotes"))); len(got) != 1_500_000 {
+			t.Errorf("%s: 1,500,000 bytes are a result of %d", s.name, len(got))
+		}
+		s.as(t, token, send("DELETE", "/jobs/"+s.newest(t), "", check.Want{Status: 204}))
 		s.as(t, token, get("/jobs?limit=1", check.Want{Status: 200, JSON: map[string]any{"jobs.0.id": long.ID, "jobs.1": check.Absent, "next": check.Any}}))
 		for _, gone := range []string{id, long.ID} {
 			s.as(t, token, send("DELETE", "/jobs/"+gone, "", check.Want{Status: 204}))
@@ -198,10 +214,9 @@ func TestAnAsynchronousRun(t *testing.T) {
 	})
 }
 
-// TestARunningJobIsCancelled: its model is left within 2 s, by whichever process
-// asks it.
+// TestARunningJobIsCancelled: its model is left, by whichever process asks it.
 func TestARunningJobIsCancelled(t *testing.T) {
-	onAskers(t, func(t *testing.T, s side, m *asker) {
+	onAskers(t, func(t *testing.T, s side, m *asker, _ func() string) {
 		for _, end := range []func(id string){
 			func(id string) {
 				s.as(t, token, send("POST", "/jobs/"+id+"/cancel", "", check.Want{Status: 200, JSON: map[string]any{"status": "cancelled"}}))
@@ -213,35 +228,34 @@ func TestARunningJobIsCancelled(t *testing.T) {
 			if job := s.job(t, token, id); job.Status != jobs.Running || job.StartedAt == nil {
 				t.Errorf("%s: %+v", s.name, job)
 			}
-			begin := time.Now()
 			end(id)
-			<-m.left
-			if took := time.Since(begin); took > 2*time.Second {
-				t.Errorf("%s: it was left after %v", s.name, took)
-			}
-			m.hanging(t, 0)
+			m.hanging(t, 0) // how soon is TestWatch's, which has a clock of its own
 		}
 		s.as(t, token, get("/jobs", check.Want{Status: 200, JSON: map[string]any{"jobs.0.status": "cancelled", "jobs.0.result": nil, "jobs.0.error": nil, "jobs.1": check.Absent}}))
 	})
 }
 
-// fill has so many jobs hang that no other begins: 8 on one machine, 2 on Lambda.
-func (s side) fill(t *testing.T, m *asker) (ids []string) {
-	n := int32(2)
-	if s.name == "on this machine" {
-		n = 8
+// fill has so many jobs hang that no other begins: 8 of each of two callers on one
+// machine, 2 on Lambda. It returns their ids, and whose they are.
+func (s side) fill(t *testing.T, m *asker) map[string]string {
+	credentials, each := []string{token, s.issue(t, token, `{"name":"filler","scopes":["chat"]}`).Token}, 8
+	if s.name != "on this machine" {
+		each = 1
 	}
-	for range n {
-		ids = append(ids, s.later(t, token, "hang"))
+	ids := map[string]string{}
+	for _, credential := range credentials {
+		for range each {
+			ids[s.later(t, credential, "hang")] = credential
+		}
 	}
-	m.hanging(t, n)
+	m.hanging(t, int32(len(ids)))
 	return ids
 }
 
 // TestAQueuedJobOfARevokedKeyIsCancelled, and so is that of one that was disabled
 // or lost its scope; one that was changed runs as it is now.
 func TestAQueuedJobOfARevokedKeyIsCancelled(t *testing.T) {
-	onAskers(t, func(t *testing.T, s side, m *asker) {
+	onAskers(t, func(t *testing.T, s side, m *asker, logs func() string) {
 		running := s.fill(t, m)
 		rows := []struct {
 			name, method, path, body string
@@ -254,11 +268,11 @@ func TestAQueuedJobOfARevokedKeyIsCancelled(t *testing.T) {
 			{"rotated", "POST", "/rotate", `{"grace":"0s"}`, jobs.Succeeded},
 			{"as it was", "GET", "", "", jobs.Succeeded},
 		}
-		var ids []string
+		var ids, owners []string
 		for _, row := range rows {
 			key := s.issue(t, token, fmt.Sprintf(`{"name":%q,"scopes":["chat"]}`, row.name))
 			answer := s.as(t, key.Token, laterCase(fmt.Sprintf(`{"message":%q,"agent":"assistant"}`, row.name), accepted))
-			ids = append(ids, decode[jobs.Job](t, answer).ID)
+			ids, owners = append(ids, decode[jobs.Job](t, answer).ID), append(owners, key.ID)
 			want := fine
 			if row.method == "DELETE" {
 				want.Status = 204
@@ -266,19 +280,21 @@ func TestAQueuedJobOfARevokedKeyIsCancelled(t *testing.T) {
 			s.as(t, token, send(row.method, "/keys/"+key.ID+row.path, row.body, want))
 		}
 		close(m.let)
-		for _, id := range running {
-			s.ended(t, token, id)
+		for id, credential := range running {
+			s.ended(t, credential, id)
 		}
-		// Whoever lost its key sees nothing any more; so the model tells, and the last
-		// job's end says that all are done.
+		// Whoever lost its key sees nothing any more; so the log tells.
 		for i, row := range rows {
+			line := fmt.Sprintf(`"job":"%s","caller":"%s","status":"%s"`, ids[i], owners[i], row.want)
+			eventually(t, "the job of a key "+row.name+" is "+string(row.want), func() bool { return strings.Contains(logs(), line) })
+		}
+		for _, row := range rows {
 			runs := 0
 			if row.want == jobs.Succeeded {
 				runs = 1
-				eventually(t, "the job of a key "+row.name+" runs", func() bool { return m.asked(row.name) == 1 })
 			}
 			if m.asked(row.name) != runs {
-				t.Errorf("%s: the job %s of a key %s ran %d times, want %s", s.name, ids[i], row.name, m.asked(row.name), row.want)
+				t.Errorf("%s: the job of a key %s ran %d times, want %s", s.name, row.name, m.asked(row.name), row.want)
 			}
 		}
 	})
@@ -320,8 +336,9 @@ func (s side) keepJobsApart(t *testing.T, a, b tenant) {
 	}
 }
 
-// TestP17NoJobIsLost: 500 jobs, the server killed three times in between. Each
-// that was acknowledged has one result in the end, whatever the model was asked.
+// TestP17NoJobIsLost: 500 jobs, the server killed three times with 8 of them
+// running and many more in the queue. Each that was acknowledged has one result in
+// the end, whatever the model was asked.
 func TestP17NoJobIsLost(t *testing.T) {
 	t.Parallel()
 	const all, kills = 500, 3
@@ -329,13 +346,19 @@ func TestP17NoJobIsLost(t *testing.T) {
 	here := start(t, m.environment())
 	at := map[string]string{} // by id
 	for n := range all {
-		message := fmt.Sprint("briefly ", n)
+		message := fmt.Sprint("hang ", n)
 		at[here.side(t).later(t, token, message)] = message
-		if n%(all/kills) == all/kills-20 { // with the queue full, and 8 running
+		if n%(all/kills) == all/kills-1 {
+			m.hanging(t, 8)
 			here.end(syscall.SIGKILL)
+			m.hanging(t, 0)
 			here = startIn(t, here.dir, m.environment())
+			for range 100 {
+				m.let <- struct{}{} // so many end, and no more
+			}
 		}
 	}
+	close(m.let)
 	s := here.side(t)
 	for id, message := range at {
 		if job := s.ended(t, token, id); job.Status != jobs.Succeeded || response(t, job) != "You asked: "+message {
@@ -361,7 +384,7 @@ func TestP17SIGTERMFinishesWhatRuns(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		here.end(os.Interrupt)
+		here.end(syscall.SIGTERM)
 	}()
 	eventually(t, "it says that it stops", func() bool { return strings.Contains(here.logs(), "stopping") })
 	close(m.let)
@@ -370,12 +393,13 @@ func TestP17SIGTERMFinishesWhatRuns(t *testing.T) {
 		t.Errorf("a job began, or %d were broken off", len(m.left))
 	}
 	s = startIn(t, here.dir, m.environment()).side(t)
-	for _, id := range append(running, waiting) {
-		if job := s.ended(t, token, id); job.Status != jobs.Succeeded {
+	running[waiting] = token
+	for id, credential := range running {
+		if job := s.ended(t, credential, id); job.Status != jobs.Succeeded {
 			t.Errorf("%+v", job)
 		}
 	}
-	if m.asked("hang") != len(running) {
+	if m.asked("hang") != len(running)-1 {
 		t.Errorf("%d runs of %d jobs", m.asked("hang"), len(running))
 	}
 }

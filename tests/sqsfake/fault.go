@@ -3,24 +3,16 @@ package sqsfake
 import (
 	"net/http"
 	"sync"
-	"time"
 )
 
-// Fault is a way in which calls go wrong. It concerns every call until Heal,
-// unless On or Times narrow it. A Fault is injected once.
+// Fault is a way in which calls go wrong. It concerns every call, unless Times
+// narrows it. A Fault is injected once.
 type Fault struct {
-	operation string
-	times     int // calls that it is still due for; 0: all
-	act       func(*exchange)
+	times int // calls that it is still due for; 0: all
+	act   func(*exchange)
 }
 
-// On limits f to one operation, such as "SendMessage".
-func (f *Fault) On(operation string) *Fault {
-	f.operation = operation
-	return f
-}
-
-// Times limits f to the next n calls that it concerns.
+// Times limits f to the next n calls.
 func (f *Fault) Times(n int) *Fault {
 	f.times = n
 	return f
@@ -63,37 +55,19 @@ func Damage(change func(body []byte) []byte) *Fault {
 // nothing is done.
 func Hang() (f *Fault, release func()) {
 	open := make(chan struct{})
-	return &Fault{act: func(x *exchange) { await(x, open) }}, sync.OnceFunc(func() { close(open) })
-}
-
-// Delay answers as usual, after d of real time.
-func Delay(d time.Duration) *Fault {
 	return &Fault{act: func(x *exchange) {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		await(x, timer.C)
-	}}
+		select {
+		case <-open:
+			x.answer(x.serve())
+		case <-x.r.Context().Done():
+		case <-x.closed:
+		}
+	}}, sync.OnceFunc(func() { close(open) })
 }
 
-func await[T any](x *exchange, open <-chan T) {
-	select {
-	case <-open:
-		x.answer(x.serve())
-	case <-x.r.Context().Done():
-	case <-x.closed:
-	}
-}
-
-// Inject adds a fault. If several concern a call, the oldest gets it.
+// Inject adds a fault. Of several, the oldest gets a call.
 func (s *Server) Inject(f *Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, f)
-}
-
-// Heal removes every fault. Calls that hang go on hanging.
-func (s *Server) Heal() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults = nil
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -15,22 +14,18 @@ import (
 )
 
 // Mapping is Lambda's event source mapping between a queue and a function, as
-// template.yaml's SQS event makes it
+// template.yaml's SQS event makes it, with ReportBatchItemFailures
 // (https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html).
 //
 // It receives up to BatchSize messages, invokes the function with them, and
 // deletes what succeeded; the rest is visible again when its timeout ends. A
 // function that fails, or answers what can't be read, has failed at all of them.
-// One mapping is polled, or runs, once at a time.
 type Mapping struct {
 	Queue    *Queue
 	Function Function
 
 	BatchSize          int // 0: 10
 	MaximumConcurrency int // invocations at once; 0: 1
-	// ReportBatchItemFailures has the function's answer read. Otherwise an answer,
-	// whatever it says, is a success.
-	ReportBatchItemFailures bool
 }
 
 // Function is what is invoked: a *lambdahost.Host.
@@ -38,44 +33,20 @@ type Function interface {
 	Invoke(ctx context.Context, event []byte) (*lambdahost.Result, error)
 }
 
-// Poll invokes the function until no message is visible, waits for its answers,
-// and returns how often that was.
-func (m Mapping) Poll(ctx context.Context) int {
-	var times atomic.Int64
-	m.each(func() { times.Add(m.drain(ctx)) })
-	return int(times.Load())
-}
-
 // Run does that as messages come, until ctx ends or the server is closed. An
 // invocation that is under way then ends with ctx, and its messages stay.
 func (m Mapping) Run(ctx context.Context) {
-	m.each(func() {
-		for m.Queue.await(ctx) {
-			m.drain(ctx)
-		}
-	})
-}
-
-// each runs one f for each invocation that there may be at once.
-func (m Mapping) each(f func()) {
 	var all sync.WaitGroup
 	for range cmp.Or(m.MaximumConcurrency, 1) {
-		all.Go(f)
+		all.Go(func() {
+			for m.Queue.await(ctx) {
+				if batch := m.Queue.receive(cmp.Or(m.BatchSize, 10)); len(batch) > 0 {
+					m.deliver(ctx, batch)
+				}
+			}
+		})
 	}
 	all.Wait()
-}
-
-// drain invokes the function, once at a time, as long as there is something.
-func (m Mapping) drain(ctx context.Context) (times int64) {
-	for ctx.Err() == nil {
-		batch := m.Queue.take(cmp.Or(m.BatchSize, 10))
-		if len(batch) == 0 {
-			break
-		}
-		m.deliver(ctx, batch)
-		times++
-	}
-	return times
 }
 
 // deliver hands a batch to the function and deletes what it is done with.
@@ -84,15 +55,10 @@ func (m Mapping) deliver(ctx context.Context, batch []message) {
 	if err != nil || result.Err != nil {
 		return
 	}
-	var failed []string
-	if m.ReportBatchItemFailures {
-		var readable bool
-		if failed, readable = failures(result.Payload, batch); !readable {
-			return
-		}
+	failed, readable := failures(result.Payload, batch)
+	if !readable {
+		return
 	}
-	m.Queue.server.mu.Lock()
-	defer m.Queue.server.mu.Unlock()
 	for _, msg := range batch {
 		if !slices.Contains(failed, msg.id) {
 			m.Queue.delete(msg.receipt)
@@ -107,7 +73,7 @@ func (m Mapping) event(batch []message) []byte {
 		e.Records = append(e.Records, events.SQSMessage{
 			MessageId: msg.id, ReceiptHandle: msg.receipt, Body: msg.body, Md5OfBody: sum(msg.body),
 			Attributes: msg.attributes(), MessageAttributes: map[string]events.SQSMessageAttribute{},
-			EventSource: "aws:sqs", EventSourceARN: m.Queue.ARN(), AWSRegion: region,
+			EventSource: "aws:sqs", EventSourceARN: "arn:aws:sqs:" + region + ":" + account + ":" + m.Queue.name, AWSRegion: region,
 		})
 	}
 	encoded, _ := json.Marshal(e) // can't fail
@@ -142,20 +108,13 @@ func failures(answer []byte, batch []message) (failed []string, readable bool) {
 	return nil, false
 }
 
-// take receives up to n messages.
-func (q *Queue) take(n int) []message {
-	q.server.mu.Lock()
-	defer q.server.mu.Unlock()
-	return q.receive(n, q.attributes.VisibilityTimeout)
-}
-
 // await returns true as soon as a message is visible, and false when ctx ends or
 // the server is closed.
 func (q *Queue) await(ctx context.Context) bool {
 	for {
 		q.server.mu.Lock()
 		due, there := q.next()
-		wait, changed := due.Sub(q.server.now()), q.server.changed
+		wait, changed := time.Until(due), q.server.changed
 		q.server.mu.Unlock()
 		var timer <-chan time.Time
 		if there {

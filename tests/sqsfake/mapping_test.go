@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -33,6 +31,28 @@ func (f function) Invoke(ctx context.Context, payload []byte) (*lambdahost.Resul
 		return &lambdahost.Result{Err: failure}, nil
 	}
 	return &lambdahost.Result{Payload: []byte(answer)}, err
+}
+
+// run has m hand messages to f until n of them were handed out, and returns how
+// many invocations that was.
+func run(t *testing.T, m sqsfake.Mapping, n int64, f function) (invocations int64) {
+	t.Helper()
+	ctx, end := context.WithTimeout(t.Context(), 10*time.Second)
+	defer end()
+	var times, seen atomic.Int64
+	m.Function = function(func(ctx context.Context, e events.SQSEvent) (string, error) {
+		times.Add(1)
+		answer, err := f(ctx, e)
+		if seen.Add(int64(len(e.Records))) >= n {
+			end()
+		}
+		return answer, err
+	})
+	m.Run(ctx)
+	if seen.Load() != n {
+		t.Errorf("%d messages were handed out, want %d", seen.Load(), n)
+	}
+	return times.Load()
 }
 
 // What of a batch of two is deleted, by what the function answers. ID stands for
@@ -62,161 +82,143 @@ func TestAnAnswerDecidesWhatIsDeleted(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			_, jobs, _, c := start(t)
+			_, jobs := start(t)
 			first := jobs.Send("one")
 			jobs.Send("two")
-			m := sqsfake.Mapping{Queue: jobs, ReportBatchItemFailures: true, Function: function(func(context.Context, events.SQSEvent) (string, error) {
+			run(t, sqsfake.Mapping{Queue: jobs}, 2, func(context.Context, events.SQSEvent) (string, error) {
 				return strings.ReplaceAll(row.answer, "ID", first), row.err
-			})}
-			if n := m.Poll(t.Context()); n != 1 {
-				t.Errorf("%d invocations", n)
-			}
+			})
 			if got := bodies(jobs); got != row.left {
 				t.Errorf("left are %q, want %q", got, row.left)
 			}
-			if n := m.Poll(t.Context()); n != 0 {
-				t.Errorf("%d invocations before the timeout", n)
-			}
-			c.after(time.Minute)
-			if n := m.Poll(t.Context()); (n == 1) != (row.left != "") {
-				t.Errorf("%d invocations after it", n)
-			}
 		})
-	}
-}
-
-func TestWithoutReportsEveryAnswerIsASuccess(t *testing.T) {
-	t.Parallel()
-	_, jobs, _, _ := start(t)
-	id := jobs.Send("one")
-	sqsfake.Mapping{Queue: jobs, Function: function(func(context.Context, events.SQSEvent) (string, error) {
-		return fmt.Sprintf(`{"batchItemFailures":[{"itemIdentifier":%q}]}`, id), nil
-	})}.Poll(t.Context())
-	if bodies(jobs) != "" {
-		t.Error("the answer was read")
 	}
 }
 
 func TestTheEvent(t *testing.T) {
 	t.Parallel()
-	_, jobs, _, _ := start(t)
+	begin := time.Now().Truncate(time.Millisecond)
+	_, jobs := start(t)
 	id := jobs.Send("one")
-	sqsfake.Mapping{Queue: jobs, Function: function(func(_ context.Context, e events.SQSEvent) (string, error) {
+	run(t, sqsfake.Mapping{Queue: jobs}, 1, func(_ context.Context, e events.SQSEvent) (string, error) {
+		for _, name := range []string{"SentTimestamp", "ApproximateFirstReceiveTimestamp"} {
+			ms, err := strconv.ParseInt(e.Records[0].Attributes[name], 10, 64)
+			if at := time.UnixMilli(ms); err != nil || at.Before(begin) || at.After(time.Now()) {
+				t.Errorf("%s is %s, %v", name, at, err)
+			}
+			delete(e.Records[0].Attributes, name)
+		}
 		want := events.SQSMessage{
 			MessageId: id, ReceiptHandle: e.Records[0].ReceiptHandle, Body: "one", Md5OfBody: "f97c5d29941bfb1b2fdab0874906ab82",
-			Attributes: map[string]string{
-				"ApproximateReceiveCount": "1", "SentTimestamp": "1772366400000", "ApproximateFirstReceiveTimestamp": "1772366400000",
-				"SenderId": "AROAEXAMPLE:function",
-			},
+			Attributes:        map[string]string{"ApproximateReceiveCount": "1", "SenderId": "AROAEXAMPLE:function"},
 			MessageAttributes: map[string]events.SQSMessageAttribute{},
-			EventSourceARN:    jobs.ARN(), EventSource: "aws:sqs", AWSRegion: "us-east-1",
+			EventSourceARN:    "arn:aws:sqs:us-east-1:123456789012:jobs", EventSource: "aws:sqs", AWSRegion: "us-east-1",
 		}
 		if diff := cmp.Diff([]events.SQSMessage{want}, e.Records); diff != "" || e.Records[0].ReceiptHandle == "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		return "", nil
-	})}.Poll(t.Context())
+	})
 }
 
 func TestBatchesAndTheirConcurrency(t *testing.T) {
 	t.Parallel()
-	for _, row := range []struct{ batch, concurrency, invocations, most int }{
+	for _, row := range []struct {
+		batch, concurrency int
+		invocations, most  int64
+	}{
 		{1, 2, 5, 2}, {1, 0, 5, 1}, {2, 1, 3, 1}, {0, 1, 1, 1}, {1, 9, 5, 5},
 	} {
 		t.Run(fmt.Sprint(row), func(t *testing.T) {
 			t.Parallel()
-			_, jobs, _, _ := start(t)
+			_, jobs := start(t)
 			for i := range 5 {
 				jobs.Send(fmt.Sprint(i))
 			}
-			var now, most, open atomic.Int64
+			var now, open atomic.Int64
 			all := make(chan struct{}) // closed once as many run as may
-			m := sqsfake.Mapping{Queue: jobs, BatchSize: row.batch, MaximumConcurrency: row.concurrency, Function: function(func(context.Context, events.SQSEvent) (string, error) {
-				n := now.Add(1)
-				defer now.Add(-1)
-				if n > most.Load() {
-					most.Store(n)
+			n := run(t, sqsfake.Mapping{Queue: jobs, BatchSize: row.batch, MaximumConcurrency: row.concurrency}, 5, func(ctx context.Context, _ events.SQSEvent) (string, error) {
+				if now := now.Add(1); now > row.most {
+					t.Errorf("%d at once", now)
 				}
-				if open.Add(1) == int64(row.most) {
+				defer now.Add(-1)
+				if open.Add(1) == row.most {
 					close(all)
 				}
-				<-all
+				select {
+				case <-all:
+				case <-ctx.Done():
+					t.Errorf("fewer than %d at once", row.most)
+				}
 				return "", nil
-			})}
-			if n := m.Poll(t.Context()); n != row.invocations || most.Load() > int64(row.most) || bodies(jobs) != "" {
-				t.Errorf("%d invocations, %d at once, left %q", n, most.Load(), bodies(jobs))
+			})
+			if n != row.invocations || bodies(jobs) != "" {
+				t.Errorf("%d invocations, left %q", n, bodies(jobs))
 			}
 		})
 	}
 }
 
-// Run invokes as messages come, and as they come again.
-func TestRun(t *testing.T) {
+// Whoever has a message that is redelivered works on, but is late with an answer:
+// what deletes it is the answer of who got it last.
+func TestAMessageThatIsRedelivered(t *testing.T) {
 	t.Parallel()
-	s := sqsfake.Start(sqsfake.Config{})
-	defer s.Close()
-	jobs := s.Create("jobs", sqsfake.Attributes{})
-	ctx, end := context.WithCancel(t.Context())
-	seen, ended := make(chan string, 10), make(chan struct{})
-	m := sqsfake.Mapping{Queue: jobs, MaximumConcurrency: 2, ReportBatchItemFailures: true, Function: function(func(_ context.Context, e events.SQSEvent) (string, error) {
-		count := e.Records[0].Attributes["ApproximateReceiveCount"]
-		seen <- e.Records[0].Body + count
-		if count == "1" {
+	_, jobs := start(t)
+	jobs.Send("one")
+	again := make(chan struct{})
+	run(t, sqsfake.Mapping{Queue: jobs, MaximumConcurrency: 2}, 2, func(ctx context.Context, e events.SQSEvent) (string, error) {
+		if e.Records[0].Attributes["ApproximateReceiveCount"] == "2" {
+			close(again)
 			return "no", nil
 		}
-		return "", nil
-	})}
-	go func() { m.Run(ctx); close(ended) }()
-	for _, body := range []string{"a", "b"} {
-		jobs.Send(body)
-		if got := <-seen; got != body+"1" {
-			t.Errorf("invoked with %s, want %s1", got, body)
-		}
 		jobs.Redeliver()
-		if got := <-seen; got != body+"2" {
-			t.Errorf("invoked with %s, want %s2", got, body)
+		select {
+		case <-again:
+		case <-ctx.Done():
 		}
-		for bodies(jobs) != "" { // until the answer has come
-			time.Sleep(time.Millisecond)
-		}
+		return "", nil
+	})
+	if bodies(jobs) != "one" {
+		t.Error("an old receipt deletes it")
 	}
-	end()
-	<-ended
-	jobs.Send("c")
-	if len(seen) > 0 {
-		t.Error("it runs on")
+	jobs.Redeliver()
+	run(t, sqsfake.Mapping{Queue: jobs}, 1, func(context.Context, events.SQSEvent) (string, error) { return "", nil })
+	if bodies(jobs) != "" {
+		t.Error("its receipt doesn't delete it")
 	}
 }
 
-// A message comes again by itself when its timeout ends.
+// A message that isn't deleted comes again when its timeout ends, and not before.
 func TestRunAwaitsTimeouts(t *testing.T) {
 	t.Parallel()
-	s := sqsfake.Start(sqsfake.Config{})
-	defer s.Close()
-	jobs := s.Create("jobs", sqsfake.Attributes{VisibilityTimeout: 10 * time.Millisecond})
-	ctx, end := context.WithCancel(t.Context())
-	seen, ended := make(chan string), make(chan struct{})
-	m := sqsfake.Mapping{Queue: jobs, Function: function(func(ctx context.Context, e events.SQSEvent) (string, error) {
-		select {
-		case seen <- e.Records[0].Attributes["ApproximateReceiveCount"]:
-		case <-ctx.Done():
-		}
-		return "", errors.New("never")
-	})}
-	go func() { m.Run(ctx); close(ended) }()
+	s, _ := start(t)
+	const timeout = 10 * time.Millisecond
+	jobs := s.Create("short", sqsfake.Attributes{VisibilityTimeout: timeout})
+	begin := time.Now()
 	jobs.Send("a")
-	for _, want := range []string{"1", "2", "3"} {
-		if got := <-seen; got != want {
-			t.Errorf("received %s times, want %s", got, want)
-		}
+	var counts []string
+	run(t, sqsfake.Mapping{Queue: jobs}, 3, func(_ context.Context, e events.SQSEvent) (string, error) {
+		counts = append(counts, e.Records[0].Attributes["ApproximateReceiveCount"])
+		return "no", nil
+	})
+	if took := time.Since(begin); !cmp.Equal(counts, []string{"1", "2", "3"}) || took < 2*timeout {
+		t.Errorf("received for the times %v in %s", counts, took)
 	}
-	end()
-	<-ended
+}
+
+func TestRunAwaitsMessages(t *testing.T) {
+	t.Parallel()
+	_, jobs := start(t)
+	time.AfterFunc(10*time.Millisecond, func() { jobs.Send("a") })
+	run(t, sqsfake.Mapping{Queue: jobs}, 1, func(context.Context, events.SQSEvent) (string, error) { return "", nil })
+	if bodies(jobs) != "" {
+		t.Error("it isn't deleted")
+	}
 }
 
 func TestRunEndsWithTheServer(t *testing.T) {
 	t.Parallel()
-	s := sqsfake.Start(sqsfake.Config{})
+	s := sqsfake.Start()
 	ended := make(chan struct{})
 	go func() {
 		sqsfake.Mapping{Queue: s.Create("jobs", sqsfake.Attributes{})}.Run(context.Background())
@@ -224,30 +226,4 @@ func TestRunEndsWithTheServer(t *testing.T) {
 	}()
 	s.Close()
 	<-ended
-}
-
-// A compiled bootstrap is a Function.
-func TestALambdaBehindAQueue(t *testing.T) {
-	t.Parallel()
-	bootstrap := filepath.Join(t.TempDir(), "bootstrap")
-	if out, err := exec.Command("go", "build", "-tags", "lambda.norpc", "-o", bootstrap, "./testdata/bootstrap").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	host, err := lambdahost.Start(lambdahost.Config{Bootstrap: bootstrap, Timeout: time.Minute, Output: os.Stderr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Close()
-	_, jobs, dead, c := start(t)
-	for _, body := range []string{"good", "bad", "good", "exit", "good"} {
-		jobs.Send(body)
-	}
-	m := sqsfake.Mapping{Queue: jobs, Function: host, BatchSize: 1, MaximumConcurrency: 2, ReportBatchItemFailures: true}
-	for range 3 {
-		m.Poll(t.Context())
-		c.after(time.Minute)
-	}
-	if bodies(jobs) != "" || bodies(dead) != "bad exit" {
-		t.Errorf("in the queue %q, dead %q", bodies(jobs), bodies(dead))
-	}
 }

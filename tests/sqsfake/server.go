@@ -1,16 +1,14 @@
 // Package sqsfake is a fake of Amazon SQS at the level of the wire, for tests
 // that use the real AWS SDK, and of what Lambda does with a queue.
 //
-// Start serves SendMessage, ReceiveMessage, DeleteMessage,
-// ChangeMessageVisibility and GetQueueAttributes (AWS JSON 1.0) on loopback;
-// Create makes a standard queue. A message that is received is invisible till its
-// timeout ends or it is deleted; one that was received as often as its queue
-// allows goes to the dead letters instead. Messages come in the order in which
-// they were sent, at least once: Redeliver hands out anew what is in flight, as
-// SQS may. Time is the one that Config.Now gives.
+// Start serves SendMessage (AWS JSON 1.0) on loopback, which is all that ours
+// call; Create makes a standard queue, and Messages shows what is in it.
 //
-// A Mapping is Lambda's event source mapping: it takes messages, hands them to a
-// function, and deletes those that its answer doesn't name as failed (mapping.go).
+// A Mapping is Lambda's event source mapping: it receives messages, hands them to
+// a function, and deletes those that its answer doesn't name as failed
+// (mapping.go). A message that is received is invisible till its timeout ends;
+// then it comes again, for ever. Messages come in the order in which they were
+// sent, at least once: Redeliver hands out anew what is in flight, as SQS may.
 //
 // What the fake doesn't know it refuses, and lists in Violations, where a request
 // stands too that wasn't signed: every test of ours should find it empty. Inject
@@ -29,27 +27,20 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 )
 
 const (
 	account    = "123456789012"
 	region     = "us-east-1"
 	maxRequest = 2 << 20
+	maxMessage = 1 << 20 // bytes
 )
-
-// Config is the fake's surroundings. The zero value will do.
-type Config struct {
-	// Now is the clock of visibility and retention; nil: time.Now.
-	Now func() time.Time
-}
 
 // Server is one region's SQS. It is safe for concurrent use.
 type Server struct {
 	// URL is what a client takes as its BaseEndpoint, or AWS_ENDPOINT_URL_SQS.
 	URL string
 
-	now    func() time.Time
 	http   *httptest.Server
 	closed chan struct{}
 
@@ -63,12 +54,8 @@ type Server struct {
 }
 
 // Start serves until Close.
-func Start(cfg Config) *Server {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
+func Start() *Server {
 	s := &Server{
-		now:     cfg.Now,
 		closed:  make(chan struct{}),
 		calls:   map[string]int{},
 		changed: make(chan struct{}),
@@ -135,70 +122,52 @@ func (s *Server) arrive(operation string) *Fault {
 	defer s.mu.Unlock()
 	s.calls[operation]++
 	s.total++
-	for i, f := range s.faults {
-		if f.operation != "" && f.operation != operation {
-			continue
-		}
-		if f.times > 0 {
-			if f.times--; f.times == 0 {
-				s.faults = slices.Delete(s.faults, i, i+1)
-			}
-		}
-		return f
+	if len(s.faults) == 0 {
+		return nil
 	}
-	return nil
+	f := s.faults[0]
+	if f.times > 0 {
+		if f.times--; f.times == 0 {
+			s.faults = s.faults[1:]
+		}
+	}
+	return f
 }
 
-// request is every operation's.
-type request struct {
-	QueueURL            string `json:"QueueUrl"`
-	MessageBody         string
-	MaxNumberOfMessages *int
-	VisibilityTimeout   *int // in seconds
-	ReceiptHandle       string
-	AttributeNames      []string // of the queue
-
-	MessageSystemAttributeNames []string
-}
+// group is what a MessageGroupId may be, if it is there.
+var group = regexp.MustCompile("^[!-~]{0,128}$")
 
 // operate does one request, all of it or nothing.
 func (s *Server) operate(operation string, body []byte) reply {
-	var in request
+	if operation != "SendMessage" {
+		return s.refuse("UnknownOperationException", "not known here: "+operation)
+	}
+	var in struct {
+		QueueURL       string `json:"QueueUrl"`
+		MessageBody    string
+		MessageGroupID string `json:"MessageGroupId"` // of a fair queue
+	}
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&in); err != nil {
 		return s.refuse("SerializationException", "not known here: "+err.Error())
 	}
-	do, known := map[string]func(*Queue, request) (any, error){
-		"SendMessage": sendMessage, "ReceiveMessage": receiveMessage, "DeleteMessage": deleteMessage,
-		"ChangeMessageVisibility": changeMessageVisibility, "GetQueueAttributes": getQueueAttributes,
-	}[operation]
-	if !known {
-		return s.refuse("UnknownOperationException", "not known here: "+operation)
+	if in.MessageBody == "" || len(in.MessageBody) > maxMessage {
+		return s.refuse("InvalidParameterValue", fmt.Sprintf("a message of %d bytes", len(in.MessageBody)))
+	}
+	if !group.MatchString(in.MessageGroupID) {
+		return s.refuse("InvalidParameterValue", "a group of "+in.MessageGroupID)
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	i := slices.IndexFunc(s.queues, func(q *Queue) bool { return q.URL() == in.QueueURL })
 	if i < 0 {
-		s.mu.Unlock()
 		return failure(http.StatusBadRequest, "QueueDoesNotExist", "The specified queue does not exist.")
 	}
-	out, err := do(s.queues[i], in)
-	s.mu.Unlock()
-	switch err := err.(type) {
-	case nil:
-		encoded, _ := json.Marshal(out) // can't fail: strings and numbers
-		return reply{http.StatusOK, encoded}
-	case *refusal:
-		return failure(http.StatusBadRequest, err.code, err.message)
-	default:
-		return s.refuse("InvalidParameterValue", err.Error())
-	}
+	id := s.queues[i].add(in.MessageBody, in.MessageGroupID)
+	out, _ := json.Marshal(map[string]string{"MessageId": id, "MD5OfMessageBody": sum(in.MessageBody)}) // can't fail
+	return reply{http.StatusOK, out}
 }
-
-// refusal is an answer that a correct client may get.
-type refusal struct{ code, message string }
-
-func (r *refusal) Error() string { return r.message }
 
 // refuse answers what we should never send.
 func (s *Server) refuse(code, why string) reply {

@@ -16,6 +16,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/md5"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -87,11 +88,16 @@ func New(cfg Config) (*Queue, error) {
 	}), &cfg.QueueURL, limit}, nil
 }
 
-// Send implements jobs.Queue: once it returns nil, SQS has the id.
-func (q *Queue) Send(ctx context.Context, id string) error {
-	again, err := q.try(ctx, id)
-	if again && pause(ctx) {
-		_, err = q.try(ctx, id)
+// Send implements jobs.Queue: once it returns nil, SQS has the id. The owner is
+// the message's group, by which SQS keeps the many jobs of one from holding up the
+// few of another ("Amazon SQS fair queues"). A group's name has fewer characters
+// than an owner's may have, so it is a digest.
+func (q *Queue) Send(ctx context.Context, id, owner string) error {
+	sum := sha256.Sum256([]byte(owner))
+	group := hex.EncodeToString(sum[:])
+	again, err := q.try(ctx, id, group)
+	if again && awsclient.Pause(ctx, retryPause) {
+		_, err = q.try(ctx, id, group)
 	}
 	if err != nil && ctx.Err() != nil {
 		err = ctx.Err()
@@ -103,10 +109,10 @@ func (q *Queue) Send(ctx context.Context, id string) error {
 }
 
 // try sends id once. It says too whether another try makes sense.
-func (q *Queue) try(ctx context.Context, id string) (again bool, err error) {
+func (q *Queue) try(ctx context.Context, id, group string) (again bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, q.patience)
 	defer cancel()
-	out, err := q.client.SendMessage(ctx, &sdk.SendMessageInput{QueueUrl: q.url, MessageBody: &id})
+	out, err := q.client.SendMessage(ctx, &sdk.SendMessageInput{QueueUrl: q.url, MessageBody: &id, MessageGroupId: &group})
 	if err != nil {
 		return diagnose(err)
 	}
@@ -114,18 +120,6 @@ func (q *Queue) try(ctx context.Context, id string) (again bool, err error) {
 		return true, errNonsense // SQS has something else, or it isn't SQS
 	}
 	return false, nil
-}
-
-// pause reports whether ctx outlasts it.
-func pause(ctx context.Context) bool {
-	timer := time.NewTimer(retryPause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // diagnose says whether a try that failed so is worth another, and what failed.

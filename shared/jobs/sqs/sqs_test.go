@@ -4,10 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net"
-	"net/http"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +12,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"postern/shared/jobs/sqs"
+	"postern/tests/moto"
 	"postern/tests/sqsfake"
 )
 
@@ -37,7 +34,7 @@ func environment(endpoint string) func(string) string {
 // start is a fake with one queue, and the leaf that sends to it.
 func start(t *testing.T) (*sqsfake.Server, *sqsfake.Queue, *sqs.Queue) {
 	t.Helper()
-	fake := sqsfake.Start(sqsfake.Config{})
+	fake := sqsfake.Start()
 	t.Cleanup(func() {
 		if v := fake.Violations(); len(v) > 0 {
 			t.Error(v)
@@ -72,7 +69,7 @@ func arrived(t *testing.T, queue *sqsfake.Queue) int {
 func TestAMessageIsTheID(t *testing.T) {
 	t.Parallel()
 	fake, queue, leaf := start(t)
-	if err := leaf.Send(t.Context(), id); err != nil {
+	if err := leaf.Send(t.Context(), id, "alice"); err != nil {
 		t.Fatal(err)
 	}
 	if n := arrived(t, queue); n != 1 || fake.Calls("SendMessage") != 1 || fake.Calls("") != 1 {
@@ -80,38 +77,32 @@ func TestAMessageIsTheID(t *testing.T) {
 	}
 }
 
-// TestOnMoto is the same against moto, an independent implementation of AWS, in
-// a process of its own.
+// SQS is fair between owners whom it can tell apart, and isn't told who they are.
+func TestAnOwnerIsAGroup(t *testing.T) {
+	t.Parallel()
+	_, queue, leaf := start(t)
+	owners := []string{"alice", "alice", "bob", "Alice", strings.Repeat("o", 1000), "ö \n"}
+	for _, owner := range owners {
+		if err := leaf.Send(t.Context(), id, owner); err != nil {
+			t.Errorf("%.20q: %v", owner, err)
+		}
+	}
+	groups := map[string]string{}
+	for i, m := range queue.Messages() {
+		if other, there := groups[m.Group]; m.Group == "" || strings.Contains(m.Group, "alice") || there && other != owners[i] {
+			t.Errorf("%.20q is the group %q, as %.20q is", owners[i], m.Group, other)
+		}
+		groups[m.Group] = owners[i]
+	}
+	if len(groups) != 5 {
+		t.Errorf("groups are %v", groups)
+	}
+}
+
+// TestOnMoto is the same against moto, an independent implementation of AWS.
 func TestOnMoto(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("moto_server"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("moto_server is not installed")
-		}
-		t.Skip("moto_server is not installed")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	_, port, _ := net.SplitHostPort(address)
-	moto := exec.Command("moto_server", "-H", "127.0.0.1", "-p", port)
-	if err := moto.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { moto.Process.Kill(); moto.Wait() }()
-	url := "http://" + address
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if r, err := http.Get(url); err == nil {
-			r.Body.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("moto_server didn't come up")
-		}
-	}
+	url := moto.Start(t)
 	client := sdk.New(sdk.Options{Region: "us-east-1", BaseEndpoint: &url, Credentials: aws.CredentialsProviderFunc(
 		func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: "example"}, nil
@@ -120,14 +111,14 @@ func TestOnMoto(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := open(t, *made.QueueUrl, url).Send(t.Context(), id); err != nil {
+	if err := open(t, *made.QueueUrl, url).Send(t.Context(), id, "alice"); err != nil {
 		t.Fatal(err)
 	}
 	got, err := client.ReceiveMessage(t.Context(), &sdk.ReceiveMessageInput{QueueUrl: made.QueueUrl})
 	if err != nil || len(got.Messages) != 1 || aws.ToString(got.Messages[0].Body) != id {
 		t.Errorf("received %v, %v", got, err)
 	}
-	err = open(t, *made.QueueUrl+"-2", url).Send(t.Context(), id)
+	err = open(t, *made.QueueUrl+"-2", url).Send(t.Context(), id, "alice")
 	if err == nil || !strings.Contains(err.Error(), "JOBS_QUEUE_URL") {
 		t.Errorf("to another queue: %v", err)
 	}
@@ -174,7 +165,7 @@ func TestFailures(t *testing.T) {
 			t.Parallel()
 			fake, queue, leaf := start(t)
 			fake.Inject(row.fault().Times(1))
-			err, want := leaf.Send(t.Context(), id), row.stored
+			err, want := leaf.Send(t.Context(), id, "alice"), row.stored
 			if row.again {
 				want++
 			}
@@ -183,7 +174,7 @@ func TestFailures(t *testing.T) {
 			}
 			tries := fake.Calls("")
 			fake.Inject(row.fault())
-			err = leaf.Send(t.Context(), id)
+			err = leaf.Send(t.Context(), id, "alice")
 			if err == nil || !strings.HasPrefix(err.Error(), "sending a job to SQS: ") || !strings.Contains(err.Error(), row.told) {
 				t.Errorf("it lasts: %v", err)
 			}
@@ -199,9 +190,9 @@ func TestFailures(t *testing.T) {
 
 func TestNobodyIsThere(t *testing.T) {
 	t.Parallel()
-	fake := sqsfake.Start(sqsfake.Config{})
+	fake := sqsfake.Start()
 	fake.Close()
-	err := open(t, "http://127.0.0.1/1/jobs", fake.URL).Send(t.Context(), id)
+	err := open(t, "http://127.0.0.1/1/jobs", fake.URL).Send(t.Context(), id, "alice")
 	if err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("error %v", err)
 	}
@@ -234,7 +225,7 @@ func TestATryIsBounded(t *testing.T) {
 			defer cancel()
 			begin := time.Now()
 			told := ""
-			if err := leaf.Send(ctx, id); err != nil {
+			if err := leaf.Send(ctx, id, "alice"); err != nil {
 				told = err.Error()
 			}
 			if took := time.Since(begin); told != row.told || took < row.least || arrived(t, queue) != 2-row.hang {
@@ -252,7 +243,7 @@ func TestSendEndsWithItsContext(t *testing.T) {
 	fake.Inject(hang)
 	ctx, leave := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer leave()
-	if err := leaf.Send(ctx, id); !errors.Is(err, context.DeadlineExceeded) || fake.Calls("") > 1 {
+	if err := leaf.Send(ctx, id, "alice"); !errors.Is(err, context.DeadlineExceeded) || fake.Calls("") > 1 {
 		t.Errorf("error %v, want the context's; %d tries", err, fake.Calls(""))
 	}
 }
@@ -277,7 +268,7 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := leaf.Send(t.Context(), id); err == nil || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
+	if err := leaf.Send(t.Context(), id, "alice"); err == nil || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
 		t.Errorf("error %v, want one that names AWS_ACCESS_KEY_ID", err)
 	}
 }

@@ -104,7 +104,7 @@ func (b *backend) Stream(ctx context.Context, req model.Request) iter.Seq2[model
 				return
 			}
 			told, passing := diagnose(err)
-			if first && !begun && passing && pause(ctx) {
+			if first && !begun && passing && awsclient.Pause(ctx, retryPause) {
 				continue
 			}
 			if end := ended(ctx); end != nil {
@@ -165,17 +165,5 @@ func drain(rest <-chan types.ConverseStreamOutput) {
 		case <-late.C:
 			return
 		}
-	}
-}
-
-// pause reports whether ctx outlasts it.
-func pause(ctx context.Context) bool {
-	timer := time.NewTimer(retryPause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -3,10 +3,6 @@ package secretsmanager_test
 import (
 	"context"
 	"errors"
-	"net"
-	"net/http"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +12,7 @@ import (
 
 	"postern/shared/secret"
 	"postern/shared/secret/secretsmanager"
+	"postern/tests/moto"
 	"postern/tests/secretsfake"
 )
 
@@ -79,37 +76,10 @@ func TestARotationThroughTheSDK(t *testing.T) {
 }
 
 // TestARotationOnMoto is the same against moto, an independent implementation
-// of AWS, in a process of its own.
+// of AWS.
 func TestARotationOnMoto(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("moto_server"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("moto_server is not installed")
-		}
-		t.Skip("moto_server is not installed")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	_, port, _ := net.SplitHostPort(address)
-	moto := exec.Command("moto_server", "-H", "127.0.0.1", "-p", port)
-	if err := moto.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { moto.Process.Kill(); moto.Wait() }()
-	url := "http://" + address
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if r, err := http.Get(url); err == nil {
-			r.Body.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("moto_server didn't come up")
-		}
-	}
+	url := moto.Start(t)
 	client := sdk.New(sdk.Options{Region: "us-east-1", BaseEndpoint: &url, Credentials: aws.CredentialsProviderFunc(
 		func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "AKIAEXAMPLE", SecretAccessKey: "example"}, nil

@@ -66,7 +66,7 @@ func call[In, Out any](ctx context.Context, t *Table, name string, tries int,
 			return out, open, nil
 		}
 		became, told := diagnose(err)
-		if became == final || try == tries || !pause(ctx) {
+		if became == final || try == tries || !awsclient.Pause(ctx, retryPause) {
 			switch {
 			case errors.Is(told, table.ErrConflict):
 				return nil, open, told
@@ -76,18 +76,6 @@ func call[In, Out any](ctx context.Context, t *Table, name string, tries int,
 			return nil, open, fmt.Errorf("DynamoDB's %s: %w", name, told)
 		}
 		open = open || became == lost
-	}
-}
-
-// pause reports whether ctx outlasts it.
-func pause(ctx context.Context) bool {
-	timer := time.NewTimer(retryPause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -21,6 +19,7 @@ import (
 	"postern/shared/table/dynamodb"
 	"postern/shared/table/tabletest"
 	"postern/tests/dynamofake"
+	"postern/tests/moto"
 )
 
 // environment is what Lambda gives a function, and where DynamoDB is.
@@ -100,31 +99,7 @@ func TestTableOnDynalite(t *testing.T) {
 // TestTableOnMoto is the same against moto, a third one.
 func TestTableOnMoto(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("moto_server"); err != nil {
-		missing(t, "moto_server is not installed")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	_, port, _ := net.SplitHostPort(address)
-	moto := exec.Command("moto_server", "-H", "127.0.0.1", "-p", port)
-	if err := moto.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { moto.Process.Kill(); moto.Wait() })
-	url := "http://" + address
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if r, err := http.Get(url); err == nil {
-			r.Body.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("moto_server didn't come up")
-		}
-	}
+	url := moto.Start(t)
 	conformance(t, url, func(t *testing.T, name string) {
 		if strings.Contains(t.Name(), "/large:") || strings.Contains(t.Name(), "/together:") {
 			t.Skip("moto is slow, and its writes are not atomic")

@@ -230,7 +230,7 @@ func create(db *sql.DB) error {
 const (
 	opened  = "mode=rw&_pragma=busy_timeout(5000)&_pragma=trusted_schema(0)&_dqs=0"
 	reading = opened + "&_pragma=cache_size(-2000)"
-	writing = opened + "&_pragma=cache_size(-8000)&_pragma=synchronous(FULL)&_txlock=immediate"
+	writing = opened + "&_pragma=cache_size(-8000)&_pragma=synchronous(FULL)&_pragma=secure_delete(1)&_txlock=immediate" // what is deleted is overwritten
 )
 
 // connect opens a database, and makes it where there is none. The header is
