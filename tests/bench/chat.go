@@ -18,7 +18,7 @@ const (
 // chat compares POST /chat, on one connection, with a bare handler around the
 // same model: what is between the two is ours.
 func chat(ctx context.Context, dir string) error {
-	data := filepath.Join(dir, "chat")
+	data := filepath.Join(dir, "chatting") // "chat" is a bootstrap
 	key, err := keyIn(data)
 	if err != nil {
 		return err
