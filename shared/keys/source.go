@@ -45,9 +45,33 @@ type Source struct {
 	nobody []byte // the record of an id that there is not
 
 	mu            sync.Mutex
-	entries       map[string]*entry   // one map for both kinds: where an id is found must not be told by time
-	known, absent map[string]struct{} // the ids in entries, for who pushes out whom
+	entries       map[string]*entry // one map for both kinds: where an id is found must not be told by time
+	known, absent ring              // of each kind, for who pushes out whom
 	flights       map[string]*flight
+}
+
+// ring is the last entries of a kind, in the order in which they were read. It
+// grows up to its room.
+type ring struct {
+	room  int
+	slots []slot
+	next  int
+}
+
+type slot struct {
+	id string
+	*entry
+}
+
+// put puts a slot in the place of the oldest, which it returns.
+func (r *ring) put(s slot) (oldest slot) {
+	if len(r.slots) < r.room {
+		r.slots = append(r.slots, s)
+		return slot{}
+	}
+	oldest, r.slots[r.next] = r.slots[r.next], s
+	r.next = (r.next + 1) % r.room
+	return oldest
 }
 
 // NewSource is a Source of the keys in t, which it only reads from. It makes no
@@ -60,8 +84,8 @@ func NewSource(t table.Table, now func() time.Time) *Source {
 		table:   t,
 		clock:   now,
 		entries: map[string]*entry{},
-		known:   map[string]struct{}{},
-		absent:  map[string]struct{}{},
+		known:   ring{room: maxKnown},
+		absent:  ring{room: maxAbsent},
 		flights: map[string]*flight{},
 	}
 	ended := time.Unix(0, 0).UTC()
@@ -214,22 +238,16 @@ func (s *Source) fresh(id string, now time.Time) *entry {
 	return e
 }
 
-// keep puts e into the cache, in the place of any other where there is no room.
+// keep puts e into the cache, in the place of the oldest of its kind.
 func (s *Source) keep(id string, e *entry) {
-	delete(s.known, id)
-	delete(s.absent, id)
-	alike, room := s.known, maxKnown
+	alike := &s.known
 	if e.ID == "" {
-		alike, room = s.absent, maxAbsent
+		alike = &s.absent
 	}
-	for other := range alike {
-		if len(alike) < room {
-			break
-		}
-		delete(alike, other)
-		delete(s.entries, other)
+	oldest := alike.put(slot{id, e})
+	if s.entries[oldest.id] == oldest.entry { // else there is a newer one of that id
+		delete(s.entries, oldest.id)
 	}
-	alike[id] = struct{}{}
 	s.entries[id] = e
 }
 
