@@ -201,11 +201,6 @@ func (s *Store) Delete(ctx context.Context, caller auth.Caller, id string, ended
 			return err
 		case endedOnly && !r.Status.Ended():
 			return api.Fail(api.Conflict, "The job is %s: cancel it first (POST /jobs/{id}/cancel), or wait for its end.", r.Status)
-		case !r.Status.Ended():
-			r.end(s.now(), Cancelled)
-			if err := s.put(ctx, r); err != nil {
-				return err
-			}
 		}
 		return s.remove(ctx, r)
 	}))

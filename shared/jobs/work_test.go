@@ -665,6 +665,28 @@ func TestAnUndeliverableCallback(t *testing.T) {
 	})
 }
 
+// Who deletes a job takes back what its callback would be told, while it is being
+// told; of a job that was deleted no more is said.
+func TestADeletedJobIsToldToNobody(t *testing.T) {
+	bubble(t, func(t *testing.T, s *site) {
+		s.mail.answer = until
+		id := s.submit(s.told())
+		ended := s.start(t.Context(), s.worker, id)
+		time.Sleep(10 * time.Second) // a receiver that doesn't answer; nobody is in a hurry
+		s.is(id, jobs.Succeeded)
+		if err := s.store.Delete(t.Context(), alice, id, false); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := <-ended; err != nil || time.Since(began) > 2*time.Second {
+			t.Errorf("%v, after %v", err, time.Since(began))
+		}
+		if left := s.items(""); len(left) > 0 || strings.Contains(s.log.String(), "not delivered") {
+			t.Errorf("left is %v, the log is %s", left, s.log.String())
+		}
+	})
+}
+
 // A crash between the record and the delivery, or between the delivery and its
 // record, makes another delivery of the same id and body.
 func TestACallbackAfterACrash(t *testing.T) {
