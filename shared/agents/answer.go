@@ -20,7 +20,7 @@ const (
 
 // errAnswersTooLarge is what the models are to blame for: a request may have a
 // hundred inputs, and an answer some megabytes.
-var errAnswersTooLarge = fmt.Errorf("%w: the answers to one request have more than %d bytes", model.ErrFailed, maxAnswers)
+var errAnswersTooLarge = fmt.Errorf("%w: the answers to one request have more than %d bytes", model.ErrTooLarge, maxAnswers)
 
 // Answer is a run that has ended well.
 type Answer struct {

@@ -185,6 +185,8 @@ func failure(ctx context.Context, err error) error {
 		return api.Because(api.ModelTimeout, err)
 	case errors.Is(err, model.ErrUnavailable):
 		return unavailable(err)
+	case errors.Is(err, model.ErrTooLarge):
+		return &api.Error{Code: api.ModelFailed, Detail: "The language model's answer is too large to be passed on: ask for less.", Err: err}
 	case errors.Is(err, model.ErrFailed):
 		return api.Because(api.ModelFailed, err)
 	case errors.Is(err, ErrPromptTooLarge):

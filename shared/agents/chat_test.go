@@ -191,6 +191,7 @@ var modelFailures = []struct {
 	title  string
 }{
 	{"it answers with an error", fmt.Errorf("%w: %s", model.ErrFailed, upstream), 502, "Model backend failed"},
+	{"its answer goes on and on", fmt.Errorf("%w: %s", model.ErrTooLarge, upstream), 502, "Model backend failed"},
 	{"it can't be reached", fmt.Errorf("calling: %w: %s", model.ErrUnavailable, upstream), 503, "Model backend unavailable"},
 	{"it is too slow", fmt.Errorf("%w: %s", model.ErrTimeout, upstream), 504, "Model backend timed out"},
 	{"it is too slow, and unavailable by its own word", errors.Join(model.ErrUnavailable, model.ErrTimeout, errors.New(upstream)), 504, "Model backend timed out"},
@@ -210,6 +211,9 @@ func TestModelFailsAtOnce(t *testing.T) {
 				p := got.problem(t)
 				if got.Status != row.status || p.Status != row.status || p.Title != row.title || p.Error != row.title || p.RequestID != "ID" {
 					t.Errorf("%d %s", got.Status, got.Body)
+				}
+				if large := errors.Is(row.err, model.ErrTooLarge); large != strings.Contains(p.Detail, "too large to be passed on: ask for less") {
+					t.Errorf("the detail is %s", p.Detail) // to try again would cost as much again
 				}
 				if retry := got.Header.Get("Retry-After"); (retry != "") != (row.status == 503) {
 					t.Errorf("Retry-After %q", retry)

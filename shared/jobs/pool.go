@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"strings"
@@ -17,7 +18,6 @@ const queuePartition = "queue"
 
 const (
 	atOnce    = 16              // jobs that run at a time
-	ofOne     = 8               // of them one owner's: there is room for others, however much one asks for
 	rest      = 5 * time.Second // before what failed is tried anew; twice as long after each failure more,
 	doublings = 6               // of which so many count
 )
@@ -34,6 +34,8 @@ type Pool struct {
 	waiting map[string][]*errand // by owner, in the order in which they came; none is empty
 	running map[string]int       // by owner
 	all     int                  // of running
+	served  map[string]int       // by owner: when a job of theirs began last, of those who have any
+	begun   int                  // jobs
 }
 
 // errand is a job in the queue.
@@ -44,7 +46,7 @@ type errand struct {
 
 // NewPool returns the Pool over t, of which there may be one.
 func NewPool(t table.Table, log *slog.Logger) *Pool {
-	return &Pool{table: t, log: log, woken: make(chan struct{}, 1), known: map[string]bool{}, waiting: map[string][]*errand{}, running: map[string]int{}}
+	return &Pool{table: t, log: log, woken: make(chan struct{}, 1), known: map[string]bool{}, waiting: map[string][]*errand{}, running: map[string]int{}, served: map[string]int{}}
 }
 
 // Send implements Queue.
@@ -58,9 +60,12 @@ func (p *Pool) Send(ctx context.Context, id, owner string) error {
 }
 
 // Run calls do, in working, with the id of every job in the queue, until taking
-// ends, and returns when all calls have. 16 run at a time, 8 of one owner's, and of
-// those that wait the oldest of the owner who has the fewest is next. A job leaves
-// the queue when do returns nil; else it is tried anew, later and later.
+// ends, and returns when all calls have. A job leaves the queue when do returns nil;
+// else it is tried anew, later and later.
+//
+// 16 run at a time. Whoever has n of them gets another while more than n are free:
+// alone 8, and the more ask, the fewer each, so that there is room for who comes
+// late. Next is who has the fewest, and of those who was served the longest ago.
 func (p *Pool) Run(taking, working context.Context, do func(ctx context.Context, id string) error) {
 	var calls sync.WaitGroup
 	defer calls.Wait()
@@ -130,28 +135,33 @@ func (p *Pool) wake() {
 func (p *Pool) next() *errand {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.all == atOnce {
-		return nil
-	}
 	var first *errand
 	for owner, list := range p.waiting {
-		n := p.running[owner]
-		if n == ofOne {
-			continue
-		}
-		if first == nil || n < p.running[first.owner] || n == p.running[first.owner] && list[0].place < first.place {
+		if p.running[owner] < atOnce-p.all && (first == nil || p.before(list[0], first)) {
 			first = list[0]
 		}
 	}
 	if first == nil {
 		return nil
 	}
-	if p.waiting[first.owner] = p.waiting[first.owner][1:]; len(p.waiting[first.owner]) == 0 {
-		delete(p.waiting, first.owner)
+	owner := first.owner
+	if p.waiting[owner] = p.waiting[owner][1:]; len(p.waiting[owner]) == 0 {
+		delete(p.waiting, owner)
 	}
-	p.running[first.owner]++
 	p.all++
+	p.running[owner]++
+	p.begun++
+	p.served[owner] = p.begun
 	return first
+}
+
+// before reports whether a is to run before b, which is another owner's.
+func (p *Pool) before(a, b *errand) bool {
+	return cmp.Or(
+		cmp.Compare(p.running[a.owner], p.running[b.owner]),
+		cmp.Compare(p.served[a.owner], p.served[b.owner]),
+		cmp.Compare(a.place, b.place),
+	) < 0
 }
 
 // leave takes what is done out of the queue, and gives what isn't a rest.
@@ -160,14 +170,16 @@ func (p *Pool) leave(ctx context.Context, e *errand, err error) {
 		err = orNil(p.table.Delete(ctx, table.Key{Partition: queuePartition, Sort: e.place}, 1), table.ErrConflict)
 	}
 	if err != nil && ctx.Err() == nil {
-		p.log.LogAttrs(ctx, slog.LevelWarn, "a job is tried anew", slog.String("job", e.id), slog.String("error", err.Error()))
+		p.log.LogAttrs(ctx, slog.LevelWarn, "a job is tried anew", slog.String("job", e.id), slog.String("caller", e.owner), slog.String("error", err.Error()))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.all--; p.running[e.owner] == 1 {
+	p.all--
+	if p.running[e.owner]--; p.running[e.owner] == 0 {
 		delete(p.running, e.owner)
-	} else {
-		p.running[e.owner]--
+		if p.waiting[e.owner] == nil {
+			delete(p.served, e.owner)
+		}
 	}
 	p.wake()
 	if err == nil {

@@ -125,40 +125,85 @@ func TestPoolOrder(t *testing.T) {
 	})
 }
 
-// One owner's jobs, however many, leave room for those of others, and whoever has
-// the fewest running is next.
-func TestPoolIsFair(t *testing.T) {
+// sendAs sends n jobs of an owner's, who names them.
+func (c *crew) sendAs(t *testing.T, owner string, n int) {
+	t.Helper()
+	for i := range n {
+		if err := c.Send(t.Context(), fmt.Sprint(owner, " ", i), owner); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	synctest.Wait()
+}
+
+// One owner's jobs, however many, leave room for those of others: less with each
+// who asks for much.
+func TestPoolLeavesRoom(t *testing.T) {
 	bubble(t, func(t *testing.T, s *site) {
 		next := make(chan struct{})
 		c := s.hire(func(context.Context, string, int) error { <-next; return nil })
-		send := func(owner string, n int) {
-			for i := range n {
-				if err := c.Send(t.Context(), fmt.Sprint(owner, " ", i), owner); err != nil {
+		for _, row := range []struct {
+			owner   string
+			sent    int
+			running int // of all, then
+		}{
+			{"greedy", 100, 8}, {"small", 1, 9}, {"greedy too", 100, 13}, {"late", 1, 14}, {"later", 9, 15}, {"the last", 1, 16}, {"too late", 1, 16}, {"and another", 1, 16},
+		} {
+			c.sendAs(t, row.owner, row.sent)
+			if begun := c.was(); len(begun) != row.running || row.running < 16 && !strings.HasPrefix(begun[row.running-1], row.owner) {
+				t.Errorf("after %s begun are %v", row.owner, begun)
+			}
+		}
+		for _, want := range []string{"too late 0", "and another 0"} {
+			next <- struct{}{} // whosever ends, those who have nothing running are next
+			if begun := c.was(); begun[len(begun)-1] != want {
+				t.Errorf("begun are %v, want %s", begun, want)
+			}
+		}
+		close(next)
+		synctest.Wait()
+		if left := s.items("queue"); len(left) > 0 || len(c.was()) != 214 || c.most != 16 {
+			t.Errorf("left is %v; %d began, at most %d at once", left, len(c.was()), c.most)
+		}
+		c.dismiss()
+	})
+}
+
+// Of many who all wait, each has its turn before one has a second.
+func TestPoolTakesTurns(t *testing.T) {
+	bubble(t, func(t *testing.T, s *site) {
+		before := jobs.NewPool(s.table, nil)
+		for n := range 20 {
+			for i := range 3 {
+				if err := before.Send(t.Context(), fmt.Sprintf("of %d, %d", n, i), fmt.Sprint("owner ", n)); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Millisecond)
 			}
+		}
+		next := make(chan struct{})
+		c := s.hire(func(context.Context, string, int) error { <-next; return nil })
+		c.sendAs(t, "newcomer", 1)
+		var want []string
+		for n := range 20 {
+			want = append(want, fmt.Sprintf("of %d, 0", n))
+		}
+		for range 5 {
+			next <- struct{}{}
 			synctest.Wait()
 		}
-		send("greedy", 100)
-		send("small", 1)
-		if begun := c.was(); len(begun) != 9 || begun[8] != "small 0" {
-			t.Fatalf("begun are %v", begun)
-		}
-		send("other", 100)
-		if begun := c.was(); len(begun) != 16 || strings.Count(fmt.Sprint(begun), "other") != 7 {
-			t.Fatalf("begun are %v", begun)
-		}
-		send("late", 1)
-		next <- struct{}{}
-		synctest.Wait()
-		if begun := c.was(); len(begun) != 17 || begun[16] != "late 0" {
-			t.Fatalf("begun are %v", begun)
+		// Those that begin together do so in any order.
+		begun := c.was()
+		slices.Sort(begun[:16])
+		slices.Sort(want[:16])
+		if diff := cmp.Diff(append(want, "newcomer 0"), begun); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
 		}
 		close(next)
 		synctest.Wait()
-		if left := s.items("queue"); len(left) > 0 || len(c.was()) != 202 || c.most != 16 {
-			t.Errorf("left is %v; %d began, at most %d at once", left, len(c.was()), c.most)
+		if len(c.was()) != 61 {
+			t.Errorf("%d began", len(c.was()))
 		}
 		c.dismiss()
 	})

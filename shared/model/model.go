@@ -31,6 +31,9 @@ var (
 	ErrFailed      = errors.New("model backend failed")      // it answered, with an error or nonsense
 	ErrUnavailable = errors.New("model backend unavailable") // not reachable, not configured, overloaded
 	ErrTimeout     = errors.New("model backend timed out")
+
+	// ErrTooLarge is ErrFailed's case of an answer that goes on and on.
+	ErrTooLarge = fmt.Errorf("%w: the answer is too large", ErrFailed)
 )
 
 // Model is one provider's models, or a single one.

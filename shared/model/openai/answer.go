@@ -195,7 +195,7 @@ func (a *answer) take(data []byte) (string, error) {
 		}
 	}
 	if a.size += said.Len(); a.size > maxAnswer || len(a.calls) > maxCalls {
-		return "", a.failed("the answer is too large", "")
+		return "", &failure{kind: model.ErrTooLarge, text: fmt.Sprintf("more than %d bytes, or %d tool calls", maxAnswer, maxCalls)}
 	}
 	return said.String(), nil
 }
