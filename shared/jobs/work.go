@@ -223,9 +223,9 @@ func (w *Worker) record(ctx context.Context, r *record, result any, err error) e
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
-	lost, kept := error(nil), []byte(nil)
+	var kept []byte
+	lost := err // beside a result
 	if result != nil || err == nil {
-		lost = err
 		kept, err = encode(result)
 	}
 	if err != nil {
