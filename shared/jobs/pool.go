@@ -89,8 +89,11 @@ func (p *Pool) Run(taking, working context.Context, do func(ctx context.Context,
 // load adds what is in the queue from before, however long it takes to read it.
 func (p *Pool) load(ctx context.Context) {
 	after := ""
-	for ctx.Err() == nil {
+	for {
 		page, err := p.table.List(ctx, queuePartition, table.Query{After: after, Limit: table.MaxList})
+		if ctx.Err() != nil {
+			return
+		}
 		if err != nil {
 			p.log.LogAttrs(ctx, slog.LevelWarn, "the queue of jobs can't be read", slog.String("error", err.Error()))
 			wait(ctx, rest)

@@ -347,6 +347,21 @@ func TestPoolAbandons(t *testing.T) {
 	})
 }
 
+// Who stops while the queue is being read has nothing to tell of it.
+func TestPoolStopsAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, s *site) {
+		taking, stop := context.WithCancel(t.Context())
+		s.table.on(func(op string, _ table.Key) error {
+			stop()
+			return taking.Err()
+		}, nil)
+		jobs.NewPool(s.table, api.NewLogger(&s.log, slog.LevelDebug)).Run(taking, t.Context(), nil)
+		if s.log.String() != "" {
+			t.Errorf("the log is %s", s.log.String())
+		}
+	})
+}
+
 // A table that fails for a while loses nothing.
 func TestPoolWithFaults(t *testing.T) {
 	for _, op := range []string{"list", "delete"} {
