@@ -105,6 +105,9 @@ type entry struct {
 	failure  error     // of that read
 }
 
+// errPanic is that of a read that didn't return.
+var errPanic = errors.New("the read ended in a panic")
+
 // flight is a read on its way.
 type flight struct {
 	done  chan struct{} // closed when the rest is there
@@ -187,7 +190,7 @@ func (s *Source) look(ctx context.Context, id string, d secret.Digest) (*entry, 
 // fly reads id into f and into the cache. Who triggers it may leave: others wait
 // for it. old is what the cache had, nil if nothing.
 func (s *Source) fly(ctx context.Context, id string, f *flight, old *entry) {
-	f.err = errors.New("the read ended in a panic")
+	f.err = errPanic
 	var began time.Time
 	defer func() {
 		s.mu.Lock()
