@@ -6,11 +6,11 @@
 //	queued → running → succeeded | failed | cancelled
 //
 // in a record of its own, whose versions decide who is right when several act at
-// once. Submit keeps the record and then gives the job's id, and nothing else, to
-// a Queue: SQS (package sqs), or on one machine the Pool. A Worker is handed ids,
-// perhaps more than once, and does what there is left to do: it takes a queued
-// job, or one whose run is dead, runs it, records how it ended, and then delivers
-// the Callback.
+// once. Submit keeps the record and then gives the job's id, and whose it is so
+// that each owner has a turn, to a Queue: SQS (package sqs), or on one machine the
+// Pool. A Worker is handed ids, perhaps more than once, and does what there is left
+// to do: it takes a queued job, or one whose run is dead, runs it, records how it
+// ended, and then delivers the Callback.
 //
 // A run holds a lease for as long as a run may take. It looks every second
 // whether the job is still its own; who cancels or deletes a job does that to the

@@ -31,22 +31,22 @@ type Pool struct {
 
 	mu      sync.Mutex
 	known   map[string]bool      // by place: what waits, runs or rests
-	waiting map[string][]*errand // by owner, in the order in which they came; none is empty
+	waiting map[string][]*entry // by owner, in the order in which they came; none is empty
 	running map[string]int       // by owner
 	all     int                  // of running
 	served  map[string]int       // by owner: when a job of theirs began last, of those who have any
 	begun   int                  // jobs
 }
 
-// errand is a job in the queue.
-type errand struct {
+// entry is a job in the queue.
+type entry struct {
 	place, id, owner string
 	failures         int
 }
 
 // NewPool returns the Pool over t, of which there may be one.
 func NewPool(t table.Table, log *slog.Logger) *Pool {
-	return &Pool{table: t, log: log, woken: make(chan struct{}, 1), known: map[string]bool{}, waiting: map[string][]*errand{}, running: map[string]int{}, served: map[string]int{}}
+	return &Pool{table: t, log: log, woken: make(chan struct{}, 1), known: map[string]bool{}, waiting: map[string][]*entry{}, running: map[string]int{}, served: map[string]int{}}
 }
 
 // Send implements Queue.
@@ -118,11 +118,11 @@ func (p *Pool) add(place, value string) {
 	}
 	p.known[place] = true
 	id, owner, _ := strings.Cut(value, "\n")
-	p.push(&errand{place: place, id: id, owner: owner})
+	p.push(&entry{place: place, id: id, owner: owner})
 }
 
-// push has an errand wait. What follows is called with the lock held.
-func (p *Pool) push(e *errand) {
+// push has an entry wait. What follows is called with the lock held.
+func (p *Pool) push(e *entry) {
 	p.waiting[e.owner] = append(p.waiting[e.owner], e)
 	p.wake()
 }
@@ -134,11 +134,11 @@ func (p *Pool) wake() {
 	}
 }
 
-// next takes the errand that is to run now; nil: none.
-func (p *Pool) next() *errand {
+// next takes the entry that is to run now; nil: none.
+func (p *Pool) next() *entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var first *errand
+	var first *entry
 	for owner, list := range p.waiting {
 		if p.running[owner] < atOnce-p.all && (first == nil || p.before(list[0], first)) {
 			first = list[0]
@@ -159,7 +159,7 @@ func (p *Pool) next() *errand {
 }
 
 // before reports whether a is to run before b, which is another owner's.
-func (p *Pool) before(a, b *errand) bool {
+func (p *Pool) before(a, b *entry) bool {
 	return cmp.Or(
 		cmp.Compare(p.running[a.owner], p.running[b.owner]),
 		cmp.Compare(p.served[a.owner], p.served[b.owner]),
@@ -168,7 +168,7 @@ func (p *Pool) before(a, b *errand) bool {
 }
 
 // leave takes what is done out of the queue, and gives what isn't a rest.
-func (p *Pool) leave(ctx context.Context, e *errand, err error) {
+func (p *Pool) leave(ctx context.Context, e *entry, err error) {
 	if err == nil {
 		err = orNil(p.table.Delete(ctx, table.Key{Partition: queuePartition, Sort: e.place}, 1), table.ErrConflict)
 	}

@@ -17,7 +17,7 @@ import (
 //	job#<id>        job               the record
 //	                request           what Worker.Run is given
 //	                result-<holder>   of the run that the record names
-//	jobs#<owner>    <created>-<id>    nothing
+//	jobs#<owner>    <created>-<id>    the id
 const (
 	recordSort  = "job"
 	requestSort = "request"
