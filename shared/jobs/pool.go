@@ -30,12 +30,12 @@ type Pool struct {
 	woken chan struct{} // there is something to do
 
 	mu      sync.Mutex
-	known   map[string]bool      // by place: what waits, runs or rests
+	known   map[string]bool     // by place: what waits, runs or rests
 	waiting map[string][]*entry // by owner, in the order in which they came; none is empty
-	running map[string]int       // by owner
-	all     int                  // of running
-	served  map[string]int       // by owner: when a job of theirs began last, of those who have any
-	begun   int                  // jobs
+	running map[string]int      // by owner
+	all     int                 // of running
+	served  map[string]int      // by owner: when a job of theirs began last, of those who have any
+	begun   int                 // jobs
 }
 
 // entry is a job in the queue.
@@ -121,7 +121,7 @@ func (p *Pool) add(place, value string) {
 	p.push(&entry{place: place, id: id, owner: owner})
 }
 
-// push has an entry wait. What follows is called with the lock held.
+// push has an entry wait. It is called with the lock held.
 func (p *Pool) push(e *entry) {
 	p.waiting[e.owner] = append(p.waiting[e.owner], e)
 	p.wake()
@@ -158,7 +158,8 @@ func (p *Pool) next() *entry {
 	return first
 }
 
-// before reports whether a is to run before b, which is another owner's.
+// before reports whether a is to run before b, which is another owner's. It is
+// called with the lock held.
 func (p *Pool) before(a, b *entry) bool {
 	return cmp.Or(
 		cmp.Compare(p.running[a.owner], p.running[b.owner]),
