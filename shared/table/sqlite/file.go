@@ -32,6 +32,9 @@ const (
 	headerSize  = 100
 )
 
+// patience is how long others that write are waited for; busy_timeout, too.
+const patience = 5 * time.Second
+
 // checkWhole is the largest file that is read through before it is opened.
 const checkWhole = 8 << 20
 
@@ -119,11 +122,8 @@ func check(path string, create int) error {
 		return fmt.Errorf("opening the database: %w: this user must be able to write to it and to its folder", err)
 	}
 	defer f.Close()
-	if err := checkFile(f); err != nil {
-		time.Sleep(100 * time.Millisecond) // a process beside may have been making it, or writing to it
-		if err := checkFile(f); err != nil {
-			return err
-		}
+	if err := checkQuiet(f); err != nil {
+		return err
 	}
 	if info, err := f.Stat(); err != nil || info.Mode().Perm()&0o077 == 0 {
 		return err
@@ -131,10 +131,32 @@ func check(path string, create int) error {
 	return f.Chmod(0o600)
 }
 
-func checkFile(f *os.File) error {
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
-		return err
+// checkQuiet checks a file while nobody writes to it: of one that a process beside
+// is making or writing to, a verdict says nothing.
+func checkQuiet(f *os.File) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		before, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		verdict := checkFile(f, before)
+		if verdict == nil {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond) // more than a file system's clock takes to tick
+		after, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if after.ModTime().Equal(before.ModTime()) && after.Size() == before.Size() || time.Now().After(deadline) {
+			return verdict
+		}
+	}
+}
+
+func checkFile(f *os.File, info fs.FileInfo) error {
+	if info.Size() == 0 {
+		return nil
 	}
 	header := make([]byte, headerSize)
 	if n, err := f.ReadAt(header, 0); err != nil && err != io.EOF {
@@ -168,11 +190,13 @@ func checkHeader(path string, header []byte) error {
 	return nil
 }
 
-// checkPages looks for missing and damaged pages. Beside a write-ahead log, which
-// a running server has and a killed one leaves, the file alone says nothing.
+// checkPages looks for missing and damaged pages. Beside a log, which a running
+// server has and a killed one leaves, the file alone says nothing.
 func checkPages(path string, header []byte, size int64) error {
-	if info, err := os.Stat(path + "-wal"); err == nil && info.Size() > 0 {
-		return nil
+	for _, log := range []string{"-wal", "-journal"} {
+		if info, err := os.Stat(path + log); err == nil && info.Size() > 0 {
+			return nil
+		}
 	}
 	page := int64(binary.BigEndian.Uint16(header[16:]))
 	if page == 1 {
@@ -225,6 +249,23 @@ func create(db *sql.DB) error {
 	return tx.Commit()
 }
 
+// logAhead turns the write-ahead log on. It waits itself: where several come at
+// once, each holds a lock that another waits for, and SQLite then says that it is
+// busy and doesn't wait (https://sqlite.org/c3ref/busy_handler.html).
+func logAhead(db *sql.DB) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		var mode string
+		err := db.QueryRow("PRAGMA journal_mode = WAL").Scan(&mode)
+		if code(err) == sqlite3.SQLITE_BUSY && time.Now().Before(deadline) {
+			continue
+		}
+		if err == nil && mode != "wal" {
+			return errors.New("its folder can't hold a write-ahead log: choose a data folder on a local disk")
+		}
+		return err
+	}
+}
+
 // How a connection is opened. Reading, a larger cache is a slower one: its pages
 // push each other out of the processor's.
 const (
@@ -244,12 +285,8 @@ func (t *Table) connect() error {
 	if err := create(t.write); err != nil {
 		return err
 	}
-	var mode string
-	if err := t.write.QueryRow("PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
+	if err := logAhead(t.write); err != nil {
 		return err
-	}
-	if mode != "wal" {
-		return errors.New("its folder can't hold a write-ahead log: choose a data folder on a local disk")
 	}
 	if t.read, err = sql.Open("sqlite", name(t.path, reading)); err != nil {
 		return err
@@ -287,11 +324,9 @@ func name(path, query string) string {
 // explain says of SQLite's errors which file they are about, and what to do
 // where that can be known.
 func (t *Table) explain(err error) error {
-	var e *driver.Error
-	if !errors.As(err, &e) {
+	switch code(err) {
+	case sqlite3.SQLITE_OK:
 		return err
-	}
-	switch e.Code() & 0xff {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		return damaged(t.path, err)
 	case sqlite3.SQLITE_FULL:
@@ -302,4 +337,13 @@ func (t *Table) explain(err error) error {
 		return fmt.Errorf("writing %s: another process has kept it busy for too long: %w", t.path, err)
 	}
 	return fmt.Errorf("using %s: %w", t.path, err)
+}
+
+// code is SQLite's primary result code of an error, SQLITE_OK of one that isn't its.
+func code(err error) int {
+	var e *driver.Error
+	if !errors.As(err, &e) {
+		return sqlite3.SQLITE_OK
+	}
+	return e.Code() & 0xff
 }

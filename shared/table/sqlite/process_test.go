@@ -38,7 +38,11 @@ var parts = map[string]func(c sqlite.Config, in *bufio.Reader) error{
 		if err != nil {
 			return err
 		}
-		_, err = s.Put(context.Background(), key("from the command"), []byte("one"), 0, never)
+		k := "from the command"
+		if len(os.Args) > 2 {
+			k = os.Args[2]
+		}
+		_, err = s.Put(context.Background(), key(k), []byte("one"), 0, never)
 		return errors.Join(err, s.Close())
 	},
 	"writers": func(c sqlite.Config, _ *bufio.Reader) error {
@@ -125,13 +129,13 @@ type child struct {
 	out *bufio.Scanner
 }
 
-func start(t *testing.T, part, dir string) *child {
+func start(t *testing.T, part, dir string, more ...string) *child {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &child{Cmd: exec.Command(self, dir)}
+	c := &child{Cmd: exec.Command(self, append([]string{dir}, more...)...)}
 	c.Env = append(os.Environ(), partEnv+"="+part)
 	in, err := c.StdinPipe()
 	if err != nil {
@@ -305,6 +309,26 @@ func TestACommandIsSeenAtOnce(t *testing.T) {
 		if said := start(t, "command", dir).line(); said != table.ErrConflict.Error() {
 			t.Errorf("alone %t: again: %q", alone, said)
 		}
+	}
+}
+
+// TestManyOpenOneFolder at once, when there is nothing yet: one makes the
+// database, and the others neither fail nor call it damaged.
+func TestManyOpenOneFolder(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(newFolder(t), "data", "postern")
+	var commands []*child
+	for i := range 8 {
+		commands = append(commands, start(t, "command", dir, fmt.Sprint(i)))
+	}
+	for _, c := range commands {
+		if said := c.line(); said != "" {
+			t.Error(said)
+		}
+	}
+	items, err := open(t, sqlite.Config{Dir: dir}).List(t.Context(), "p", table.Query{Limit: 100})
+	if len(items) != 8 || err != nil {
+		t.Errorf("%d items, error %v", len(items), err)
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -388,31 +387,6 @@ func TestBesideAddsNothing(t *testing.T) {
 	_, added, err := cli.Add(t.Context(), key("a"), []table.Delta{{Counter: "n", By: 1}}, table.NoMax, never)
 	if added || err == nil || !strings.Contains(err.Error(), "by the server that owns it alone") {
 		t.Errorf("added %t, error %v", added, err)
-	}
-}
-
-// TestManyOpenOneFolder at once, when there is nothing yet.
-func TestManyOpenOneFolder(t *testing.T) {
-	t.Parallel()
-	c := sqlite.Config{Dir: filepath.Join(newFolder(t), "data", "postern")}
-	var all sync.WaitGroup
-	for i := range 8 {
-		all.Go(func() {
-			s, err := sqlite.Beside(c)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer s.Close()
-			if _, err := s.Put(t.Context(), key(fmt.Sprint(i)), nil, 0, never); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
-	items, err := open(t, c).List(t.Context(), "p", table.Query{Limit: 100})
-	if len(items) != 8 || err != nil {
-		t.Errorf("%d items, error %v", len(items), err)
 	}
 }
 
