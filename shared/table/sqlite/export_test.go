@@ -40,3 +40,8 @@ func Synchronous(t *Table) (level int, err error) {
 
 // Room makes room in memory for the counters of n items.
 func Room(t *Table, n int) { t.counters.room = n }
+
+// Left says what the disk has left, in bytes, or why nobody knows.
+func Left(t *Table, bytes uint64, err error) {
+	t.free = func(string) (uint64, error) { return bytes, err }
+}

@@ -13,7 +13,8 @@
 // as it was; so is a folder that others may write to. If the file is moved, deleted
 // or replaced while it is open, every operation fails from the next write on, or
 // within a second at the owner's, until the table is opened anew: a revocation
-// by the CLI would never come here, and what is written here would vanish. Expired items are deleted from the file in small batches.
+// by the CLI would never come here, and what is written here would vanish. Expired items are deleted from the file in small batches. The last
+// of the disk is kept for what never expires.
 //
 // A context is looked at before a read, which takes microseconds and is not
 // given up; a write waits with it for its turn.
@@ -53,11 +54,12 @@ type Table struct {
 	lost     atomic.Pointer[error] // that it isn't there any more; nil: it is
 	tell     func(error)
 	now      func() time.Time
-	write    *sql.DB         // one connection: writers of this process queue in order
-	read     *sql.DB         // for List; without contexts to cancel, for which the driver starts a goroutine each
-	getters  [readers]getter // for Get
-	unlock   func()          // nil: beside the owner
-	counters *counters       // nil: beside the owner
+	free     func(dir string) (uint64, error) // bytes left on the disk
+	write    *sql.DB                          // one connection: writers of this process queue in order
+	read     *sql.DB                          // for List; without contexts to cancel, for which the driver starts a goroutine each
+	getters  [readers]getter                  // for Get
+	unlock   func()                           // nil: beside the owner
+	counters *counters                        // nil: beside the owner
 	closing  sync.Once
 
 	list, listBack, insert, update, remove, save, sweep *sql.Stmt
@@ -132,7 +134,7 @@ func folder(c Config) (string, error) {
 }
 
 func open(c Config, dir string) (*Table, error) {
-	t := &Table{path: filepath.Join(dir, fileName), now: c.Now, tell: c.Err}
+	t := &Table{path: filepath.Join(dir, fileName), now: c.Now, tell: c.Err, free: free}
 	if t.now == nil {
 		t.now = time.Now
 	}
@@ -201,7 +203,7 @@ func (t *Table) Get(ctx context.Context, key table.Key) (table.Item, error) {
 
 // Put implements table.Table.
 func (t *Table) Put(ctx context.Context, key table.Key, value []byte, expected int64, expires time.Time) (int64, error) {
-	if err := cmp.Or(ctx.Err(), table.CheckPut(key, value, expected)); err != nil {
+	if err := cmp.Or(ctx.Err(), table.CheckPut(key, value, expected), t.checkRoom(value, expected, expires)); err != nil {
 		return 0, err
 	}
 	if value == nil {
