@@ -21,7 +21,7 @@ const (
 )
 
 // throughput compares GET /agents with a bare handler.
-func throughput(ctx context.Context, dir string) error {
+func (v *verdicts) throughput(ctx context.Context, dir string) error {
 	data, body := filepath.Join(dir, "agents"), filepath.Join(dir, "body")
 	key, err := keyIn(data)
 	if err != nil {
@@ -57,8 +57,8 @@ func throughput(ctx context.Context, dir string) error {
 	show("bare net/http", "%8.0f requests/s", rates[2])
 	show("root token", "%8.0f requests/s", rates[0])
 	show("issued key", "%8.0f requests/s", rates[1])
-	judge("root token to bare", "%8.2f", ratio(rates[0], rates[2]), "≥", 0.70)
-	judge("issued key to bare", "%8.2f", ratio(rates[1], rates[2]), "≥", 0.60)
+	v.judge("root token to bare", "%8.2f", ratio(rates[0], rates[2]), "≥", 0.70)
+	v.judge("issued key to bare", "%8.2f", ratio(rates[1], rates[2]), "≥", 0.60)
 	return nil
 }
 

@@ -23,7 +23,7 @@ const (
 
 // authorizer compares a warm invocation with one of a handler that decides
 // nothing. A key is read anew each 5 seconds; the median has none of that.
-func authorizer(ctx context.Context, dir string) error {
+func (v *verdicts) authorizer(ctx context.Context, dir string) error {
 	store := secretsfake.Start(secretsfake.Config{})
 	defer store.Close()
 	secret := store.Create("root")
@@ -68,8 +68,8 @@ func authorizer(ctx context.Context, dir string) error {
 	show("no-op", "%8.1f µs", took[0])
 	show("root token", "%8.1f µs", took[1])
 	show("issued key", "%8.1f µs", took[2])
-	judge("root token to no-op", "%8.2f", ratio(took[1], took[0]), "≤", 1.15)
-	judge("issued key to no-op", "%8.2f", ratio(took[2], took[0]), "≤", 1.15)
+	v.judge("root token to no-op", "%8.2f", ratio(took[1], took[0]), "≤", 1.15)
+	v.judge("issued key to no-op", "%8.2f", ratio(took[2], took[0]), "≤", 1.15)
 	if n := store.Total(); n != 1 {
 		return fmt.Errorf("%d calls to Secrets Manager, want the first alone", n)
 	}

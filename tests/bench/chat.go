@@ -17,7 +17,7 @@ const (
 
 // chat compares POST /chat, on one connection, with a bare handler around the
 // same model: what is between the two is ours.
-func chat(ctx context.Context, dir string) error {
+func (v *verdicts) chat(ctx context.Context, dir string) error {
 	data := filepath.Join(dir, "chatting") // "chat" is a bootstrap
 	key, err := keyIn(data)
 	if err != nil {
@@ -55,6 +55,6 @@ func chat(ctx context.Context, dir string) error {
 	fmt.Printf("POST /chat, offline model, one connection, %d × %d in turns, medians\n", chatTurns, chats)
 	show("bare net/http", "%8.3f ms", took[1])
 	show("issued key", "%8.3f ms", took[0])
-	judge("beyond the model's time", "%8.3f ms", median(took[0])-median(took[1]), "≤", 0.3)
+	v.judge("beyond the model's time", "%8.3f ms", median(took[0])-median(took[1]), "≤", 0.3)
 	return nil
 }

@@ -28,7 +28,7 @@ const (
 // million compares verification in a data folder of few keys and of many: whole
 // requests with one key, whose record is cached, and look-ups of a different key
 // each time, none of which is.
-func million(ctx context.Context, dir string) error {
+func (v *verdicts) million(ctx context.Context, dir string) error {
 	var folders []*folder
 	begin := time.Now()
 	for _, n := range []int{few, many} {
@@ -45,7 +45,7 @@ func million(ctx context.Context, dir string) error {
 		return err
 	}
 	for i, n := range []int{few, many} {
-		judge(fmt.Sprintf("cold, of %d", n), "%8.1f µs", median(cold[i]), "≤", 25)
+		v.judge(fmt.Sprintf("cold, of %d", n), "%8.1f µs", median(cold[i]), "≤", 25)
 	}
 
 	name, generate := generator()
@@ -68,7 +68,7 @@ func million(ctx context.Context, dir string) error {
 	fmt.Printf("GET /agents with one of them, load from %s, %d connections, %d × %v in turns, medians\n", name, connections, loads, load)
 	show(fmt.Sprintf("of %d", few), "%8.0f requests/s", rates[0])
 	show(fmt.Sprintf("of %d", many), "%8.0f requests/s", rates[1])
-	judge("time of many to few", "%8.2f", ratio(rates[0], rates[1]), "≤", 1.2)
+	v.judge("time of many to few", "%8.2f", ratio(rates[0], rates[1]), "≤", 1.2)
 	return nil
 }
 

@@ -1,7 +1,8 @@
 // Bench measures what Postern adds, beside baselines that do the same outside
 // work without it. All sides of a comparison run in one go, in turns, because
 // these machines are noisy; medians are printed, the ratio or the difference is
-// the figure, and beside it stand its target and whether it is met.
+// the figure, and beside it stand its target and whether it is met; one that isn't
+// makes the exit code 1.
 //
 //	agents      requests a second of GET /agents, from wrk where it is installed,
 //	            else from this program: `postern run` with the root token and with
@@ -43,16 +44,19 @@ import (
 // at the end.
 type part struct {
 	name    string
-	measure func(ctx context.Context, dir string) error
+	measure func(v *verdicts, ctx context.Context, dir string) error
 }
 
+// verdicts are on the figures that have a target.
+type verdicts struct{ missed []string }
+
 var parts = []part{
-	{"agents", throughput},
-	{"authorizer", authorizer},
-	{"chat", chat},
-	{"start", start},
-	{"keys", million},
-	{"streams", streams},
+	{"agents", (*verdicts).throughput},
+	{"authorizer", (*verdicts).authorizer},
+	{"chat", (*verdicts).chat},
+	{"start", (*verdicts).start},
+	{"keys", (*verdicts).million},
+	{"streams", (*verdicts).streams},
 }
 
 func main() {
@@ -88,13 +92,17 @@ func run(ctx context.Context, wanted []string) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
+	v := new(verdicts)
 	for _, part := range parts {
 		if !slices.Contains(wanted, part.name) {
 			continue
 		}
-		if err := part.measure(ctx, dir); err != nil {
+		if err := part.measure(v, ctx, dir); err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
+	}
+	if len(v.missed) > 0 {
+		return fmt.Errorf("missed: %s", strings.Join(v.missed, ", "))
 	}
 	return nil
 }
@@ -139,10 +147,12 @@ func show(name, format string, figures []float64) {
 }
 
 // judge prints a figure that is to be at most, or at least, its target.
-func judge(name, format string, figure float64, is string, target float64) {
+func (v *verdicts) judge(name, format string, figure float64, is string, target float64) {
 	verdict := "MISSED"
 	if is == "≤" && figure <= target || is == "≥" && figure >= target {
 		verdict = "met"
+	} else {
+		v.missed = append(v.missed, name)
 	}
 	fmt.Printf("  %-24s "+format+"   target %s %v: %s\n", name, figure, is, target, verdict)
 }

@@ -107,7 +107,7 @@ func answer(client *http.Client, r *http.Request) ([]byte, error) {
 const starts = 25
 
 // start measures from exec to the first answer, and the memory at rest.
-func start(ctx context.Context, dir string) error {
+func (v *verdicts) start(ctx context.Context, dir string) error {
 	data := filepath.Join(dir, "start")
 	if _, err := keyIn(data); err != nil {
 		return err
@@ -133,9 +133,9 @@ func start(ctx context.Context, dir string) error {
 		}
 	}
 	fmt.Printf("postern run on a data folder, %d starts, medians\n", starts)
-	judge("exec to answer", "%8.1f ms", median(took), "≤", 50)
+	v.judge("exec to answer", "%8.1f ms", median(took), "≤", 50)
 	if len(resident) > 0 {
-		judge("memory at rest", "%8.1f MB", median(resident), "≤", 32)
+		v.judge("memory at rest", "%8.1f MB", median(resident), "≤", 32)
 	}
 	return nil
 }

@@ -41,8 +41,8 @@ const (
 
 // streams measures how soon a stream begins, and what many cost that are open at
 // once.
-func streams(ctx context.Context, dir string) error {
-	for _, measure := range []func(context.Context, string) error{firstDelta, firstByte, unread, slow} {
+func (v *verdicts) streams(ctx context.Context, dir string) error {
+	for _, measure := range []func(context.Context, string) error{v.firstDelta, v.firstByte, v.unread, v.slow} {
 		if err := measure(ctx, dir); err != nil {
 			return err
 		}
@@ -51,7 +51,7 @@ func streams(ctx context.Context, dir string) error {
 }
 
 // firstDelta measures from a request to its first delta.
-func firstDelta(ctx context.Context, dir string) error {
+func (v *verdicts) firstDelta(ctx context.Context, dir string) error {
 	s, err := postern(dir, filepath.Join(dir, "first"))
 	if err != nil {
 		return err
@@ -74,7 +74,7 @@ func firstDelta(ctx context.Context, dir string) error {
 		}
 	}
 	fmt.Printf("a stream of the offline model, one connection, root token, %d in a row\n", firstDeltas)
-	judge("request to first delta", "%8.3f ms", median(took), "≤", 5)
+	v.judge("request to first delta", "%8.3f ms", median(took), "≤", 5)
 	show("of 100 the slowest", "%8.3f ms", []float64{percentile(took, 99)})
 	return nil
 }
@@ -82,7 +82,7 @@ func firstDelta(ctx context.Context, dir string) error {
 // firstByte compares a streamed chat in the compiled function with functions that
 // answer the same at once: one that does nothing for it, and one that counts the
 // request in DynamoDB as the chat has to.
-func firstByte(ctx context.Context, dir string) error {
+func (v *verdicts) firstByte(ctx context.Context, dir string) error {
 	dynamo := dynamofake.Start()
 	defer dynamo.Close()
 	dynamo.Create("postern")
@@ -134,8 +134,8 @@ func firstByte(ctx context.Context, dir string) error {
 	show("no-op", "%8.3f ms", took[0])
 	show("no-op that counts", "%8.3f ms", took[1])
 	show("chat", "%8.3f ms", took[2])
-	judge("beyond that counts", "%8.3f ms", median(took[2])-median(took[1]), "≤", 1)
-	judge("beyond the no-op", "%8.3f ms", median(took[2])-median(took[0]), "≤", 1)
+	v.judge("beyond that counts", "%8.3f ms", median(took[2])-median(took[1]), "≤", 1)
+	v.judge("beyond the no-op", "%8.3f ms", median(took[2])-median(took[0]), "≤", 1)
 	return nil
 }
 
@@ -180,7 +180,7 @@ func streamed(ctx context.Context, host *lambdahost.Host, event []byte) (metadat
 // unread holds streams of the offline model open, which says all at once: by
 // readers that stop after the first delta of a long answer, over connections that
 // hold little. OpenAI's frames make it longest for what the message takes.
-func unread(ctx context.Context, dir string) error {
+func (v *verdicts) unread(ctx context.Context, dir string) error {
 	s, err := postern(dir, filepath.Join(dir, "unread"), "API_RATE_LIMIT=0")
 	if err != nil {
 		return err
@@ -194,14 +194,15 @@ func unread(ctx context.Context, dir string) error {
 	reading := make(chan struct{})
 	fmt.Printf("%d streams of the offline model, unread for %v\n", openStreams, heldFor)
 	return crowd{
-		client:  &http.Client{Transport: transport},
-		path:    "/v1/chat/completions",
-		body:    `{"model":"assistant","stream":true,"messages":[{"role":"user","content":"I need ` + strings.Repeat("w ", 1300) + `."}]}`,
-		lasts:   heldFor,
-		reading: reading,
-		end:     func() { close(reading) },
-		arrived: func(string) {},
-		memory:  func(kib float64) { judge("memory of a stream", "%8.1f KiB", kib, "≤", 64) },
+		verdicts: v,
+		client:   &http.Client{Transport: transport},
+		path:     "/v1/chat/completions",
+		body:     `{"model":"assistant","stream":true,"messages":[{"role":"user","content":"I need ` + strings.Repeat("w ", 1300) + `."}]}`,
+		lasts:    heldFor,
+		reading:  reading,
+		end:      func() { close(reading) },
+		arrived:  func(string) {},
+		memory:   func(kib float64) { v.judge("memory of a stream", "%8.1f KiB", kib, "≤", 64) },
 	}.hold(ctx, s)
 }
 
@@ -217,7 +218,7 @@ func narrow(_, _ string, c syscall.RawConn) error {
 
 // slow holds streams open by an upstream that says one delta a second, the time,
 // and measures how long each was on its way.
-func slow(ctx context.Context, dir string) error {
+func (v *verdicts) slow(ctx context.Context, dir string) error {
 	up := &upstream{end: make(chan struct{})}
 	upstream := httptest.NewServer(up)
 	defer upstream.Close()
@@ -232,13 +233,14 @@ func slow(ctx context.Context, dir string) error {
 	var late []float64
 	fmt.Printf("%d streams, an upstream that says one delta a second, for %v\n", openStreams, openFor)
 	err = crowd{
-		client:  &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
-		path:    "/chat",
-		body:    streamedMessage,
-		lasts:   openFor,
-		reading: reading,
-		memory:  func(kib float64) { show("memory of a stream", "%8.1f KiB", []float64{kib}) }, // and of a connection to the model
-		end:     sync.OnceFunc(func() { close(up.end) }),
+		verdicts: v,
+		client:   &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
+		path:     "/chat",
+		body:     streamedMessage,
+		lasts:    openFor,
+		reading:  reading,
+		memory:   func(kib float64) { show("memory of a stream", "%8.1f KiB", []float64{kib}) }, // and of a connection to the model
+		end:      sync.OnceFunc(func() { close(up.end) }),
 		arrived: func(text string) {
 			sent, _ := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 			took := float64(time.Now().UnixNano()-sent) / 1e6
@@ -255,7 +257,7 @@ func slow(ctx context.Context, dir string) error {
 	}
 	fmt.Printf("  %-24s %8d\n", "deltas", len(late))
 	show("on their way", "%8.1f ms", late)
-	judge("the slowest of them", "%8.1f ms", slices.Max(late), "≤", 1000)
+	v.judge("the slowest of them", "%8.1f ms", slices.Max(late), "≤", 1000)
 	return nil
 }
 
@@ -287,6 +289,7 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // crowd is many streams at once.
 type crowd struct {
+	*verdicts
 	client  *http.Client
 	path    string
 	body    string
@@ -353,7 +356,7 @@ func (c crowd) hold(ctx context.Context, s *server) error {
 	show("the most of it", "%8.1f MB", []float64{most / 1024})
 	c.memory((most - rest) / openStreams)
 	show("GET /health", "%8.1f ms", health)
-	judge("of 100 the slowest", "%8.1f ms", percentile(health, 99), "≤", 50)
+	c.judge("of 100 the slowest", "%8.1f ms", percentile(health, 99), "≤", 50)
 	return nil
 }
 
