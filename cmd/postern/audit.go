@@ -110,6 +110,7 @@ func (c *client) auditTable(w io.Writer, after int64) error {
 }
 
 func (p *place) verifyCommand() *cobra.Command {
+	var asJSON bool
 	var after audit.Head
 	var logged []audit.Head
 	cmd := &cobra.Command{
@@ -126,20 +127,31 @@ one ("audit SEQ:HASH"; with --url the server's log has it), and so does this
 command in its last line.
 
 An act without an outcome is a warning, and the exit status is 0: a process may
-have ended in the middle of it.`,
+have ended in the middle of it.
+
+--json writes {"valid","events","head","faults","warnings"}; the exit status is the
+same.`,
 		Example: `  postern audit list --json | postern audit verify - --head 12:9f86d081…`,
 		Args:    cobra.MaximumNArgs(1),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return p.with(func(c *client, _ []string) error {
-				return verify(c.events(after.Seq), after, logged)
+				return verify(c.events(after.Seq), after, logged, asJSON)
 			})(cmd, nil)
 		}
 		if p.url != "" || p.data != "" {
 			return fmt.Errorf("an export is verified without asking anybody: leave --url and --data out, or %.64q", args[0])
 		}
-		return verifyFile(args[0], after, logged)
+		file := os.Stdin
+		if args[0] != "-" {
+			var err error
+			if file, err = os.Open(args[0]); err != nil {
+				return err
+			}
+			defer file.Close()
+		}
+		return verify(audit.Read(file), after, logged, asJSON)
 	}
 	cmd.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveDefault) // of FILE
 	cmd.Flags().Func("head", "an event that must be in it, as `SEQ:HASH`; may be given several times", func(text string) error {
@@ -151,6 +163,7 @@ have ended in the middle of it.`,
 		after, err = parseHead(text)
 		return err
 	})
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
@@ -164,38 +177,65 @@ func parseHead(text string) (audit.Head, error) {
 	return audit.Head{Seq: seq, Hash: hash}, nil
 }
 
-func verifyFile(name string, after audit.Head, logged []audit.Head) error {
-	file := os.Stdin
-	if name != "-" {
-		var err error
-		if file, err = os.Open(name); err != nil {
-			return err
-		}
-		defer file.Close()
-	}
-	return verify(audit.Read(file), after, logged)
+// verdict is what there is to tell about a chain.
+type verdict struct {
+	Valid    bool     `json:"valid"`
+	Events   int      `json:"events"`
+	Head     string   `json:"head"` // SEQ:HASH of the last event; "": there is none
+	Faults   []string `json:"faults"`
+	Warnings []string `json:"warnings"`
 }
 
-// verify tells what there is to tell about a chain. An outcome that nobody
+// judge verifies a chain; its error is that it couldn't. An outcome that nobody
 // intended is a fault, unless its intent can be in the part before.
-func verify(events iter.Seq2[audit.Event, error], after audit.Head, logged []audit.Head) error {
-	report, err := audit.Verify(events, after, logged...)
-	faults := []error{err}
-	for _, e := range report.Unmatched {
+func judge(events iter.Seq2[audit.Event, error], after audit.Head, logged []audit.Head) (verdict, error) {
+	found, err := audit.Verify(events, after, logged...)
+	broken, is := errors.AsType[*audit.Broken](err)
+	if err != nil && !is {
+		return verdict{}, err
+	}
+	v := verdict{Events: int(found.Events), Faults: []string{}, Warnings: []string{}}
+	if found.Events > 0 {
+		v.Head = fmt.Sprintf("%d:%s", found.Head.Seq, found.Head.Hash)
+	}
+	if broken != nil {
+		v.Faults = append(v.Faults, broken.Error())
+	}
+	for _, e := range found.Unmatched {
 		text := clean(fmt.Sprintf("event %d, %s of %s by %s at %s,", e.Seq, e.Action, e.Target, e.Actor, e.Time))
 		switch _, outcome := e.Act(); {
 		case outcome == "":
-			fmt.Fprintf(os.Stderr, "warning: %s has no outcome: look whether it happened\n", text)
+			v.Warnings = append(v.Warnings, text+" has no outcome: look whether it happened")
 		case after.Seq == 0:
-			faults = append(faults, fmt.Errorf("%s is the outcome of nothing: Postern didn't write it", text))
+			v.Faults = append(v.Faults, text+" is the outcome of nothing: Postern didn't write it")
 		}
 	}
-	if err := errors.Join(faults...); err != nil {
+	if found.Events == 0 && len(v.Faults) == 0 {
+		v.Faults = append(v.Faults, "there are no events in it: nothing was verified")
+	}
+	v.Valid = len(v.Faults) == 0
+	return v, nil
+}
+
+// verify tells people, or programs, of a chain; of one that isn't valid by its
+// error too.
+func verify(events iter.Seq2[audit.Event, error], after audit.Head, logged []audit.Head, asJSON bool) error {
+	v, err := judge(events, after, logged)
+	if err != nil {
 		return err
 	}
-	if report.Events == 0 {
-		return errors.New("there are no events in it: nothing was verified")
+	if asJSON {
+		if err := printJSON(v); err != nil || v.Valid {
+			return err
+		}
+		return errors.New("the log is not as it was written")
 	}
-	fmt.Printf("%d events, as they were written, up to\n%d:%s\n", report.Events, report.Head.Seq, report.Head.Hash)
+	for _, text := range v.Warnings {
+		fmt.Fprintln(os.Stderr, "warning:", text)
+	}
+	if !v.Valid {
+		return errors.New(strings.Join(v.Faults, "\n"))
+	}
+	fmt.Printf("%d events, as they were written, up to\n%s\n", v.Events, v.Head)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -62,6 +63,9 @@ func moment(t *time.Time) string {
 	}
 	return t.UTC().Format(time.RFC3339)
 }
+
+// printJSON writes v in a line of standard output, for programs.
+func printJSON(v any) error { return json.NewEncoder(os.Stdout).Encode(v) }
 
 // jsonLine writes JSON that is one line.
 func jsonLine(w io.Writer, text json.RawMessage) error {

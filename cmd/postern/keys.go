@@ -237,7 +237,7 @@ func (k key) endsAtOnce(grace string, now time.Time) string {
 }
 
 func (p *place) revokeCommand() *cobra.Command {
-	var yes bool
+	var yes, asJSON bool
 	cmd := &cobra.Command{
 		Use:     "revoke ID",
 		Short:   "Take a key back for good",
@@ -255,9 +255,17 @@ func (p *place) revokeCommand() *cobra.Command {
 				return err
 			}
 			fmt.Fprintf(os.Stderr, "revoked %s\n", k)
-			return nil
+			if !asJSON {
+				return nil
+			}
+			left, err := c.call(http.MethodGet, pathOf(args[0]), nil, "")
+			if err != nil {
+				return err
+			}
+			return c.show(os.Stdout, left, asJSON)
 		}),
 	}
+	jsonFlag(cmd, &asJSON)
 	yesFlag(cmd, &yes)
 	return cmd
 }
@@ -365,7 +373,7 @@ func number(n *int) string {
 }
 
 func jsonFlag(cmd *cobra.Command, asJSON *bool) {
-	cmd.Flags().BoolVar(asJSON, "json", false, "print the API's JSON")
+	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON, the API's where it is the API's answer")
 }
 
 func yesFlag(cmd *cobra.Command, yes *bool) {

@@ -25,7 +25,7 @@ func tokenCommand() *cobra.Command {
 }
 
 func tokenNewCommand() *cobra.Command {
-	var digest bool
+	var digest, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "new",
 		Short: "Print a new root token, for API_TOKEN or Secrets Manager",
@@ -36,6 +36,9 @@ come from ` + "`postern keys create`" + `.`,
 		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			token := secret.Generate()
+			if asJSON {
+				return printJSON(map[string]string{"token": token.Reveal(), "digest": "sha256:" + secret.DigestOf(token.Reveal()).Reveal()})
+			}
 			text := token.Reveal() + "\n"
 			if digest {
 				text += "sha256:" + secret.DigestOf(token.Reveal()).Reveal() + "\n"
@@ -45,11 +48,13 @@ come from ` + "`postern keys create`" + `.`,
 		},
 	}
 	cmd.Flags().BoolVar(&digest, "digest", false, "print what may stand in API_TOKEN in its place too, in a second line")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
 func tokenCheckCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Tell whether a token was copied whole, without asking a server",
 		Long: `Check the form of a token, and the checksum of an issued key. Whether it is
@@ -67,14 +72,22 @@ an argument it would stand in the list of processes.`,
 			if err != nil {
 				return err
 			}
-			form, err := formOf(token.Reveal())
-			if err != nil {
+			f, err := formOf(token.Reveal())
+			switch {
+			case err != nil:
 				return fmt.Errorf("the token is malformed: %w", err)
+			case asJSON:
+				return printJSON(f)
+			case f.ID != "":
+				fmt.Println("an issued key, whole; its id is " + f.ID)
+			default:
+				fmt.Printf("a token of %d characters, which can be a configured one; it is no issued key\n", f.Length)
 			}
-			fmt.Println(form)
 			return nil
 		},
 	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
 }
 
 // readToken reads a token that is typed in, or all of standard input. White space
@@ -88,14 +101,21 @@ func readToken() (secret.String, error) {
 	return secret.New(strings.TrimSpace(string(text))), err
 }
 
-// formOf says what a token is by its form, and nothing of what is secret in it.
-func formOf(token string) (string, error) {
+// form is what a token is by its form, with nothing of what is secret in it.
+type form struct {
+	ID     string `json:"id,omitempty"` // of an issued key; "": it is none
+	Length int    `json:"length"`       // in characters
+}
+
+func formOf(token string) (form, error) {
+	f := form{Length: len(token)}
 	if strings.HasPrefix(token, "postern_") {
-		id, err := keys.Parse(token)
-		return "an issued key, whole; its id is " + id, err
+		var err error
+		f.ID, err = keys.Parse(token)
+		return f, err
 	}
 	if !secret.WellFormed(token) {
-		return "", errors.New(malformed(token))
+		return f, errors.New(malformed(token))
 	}
-	return fmt.Sprintf("a token of %d characters, which can be a configured one; it is no issued key", len(token)), nil
+	return f, nil
 }
