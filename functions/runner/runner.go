@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"time"
 
 	"postern/shared/agents"
 	"postern/shared/jobs"
@@ -20,6 +21,10 @@ import (
 	"postern/shared/table"
 	"postern/shared/usage"
 )
+
+// silence is below the 5 minutes after which a Regional API ends a stream in which
+// nothing comes (API Gateway's guide, "Set up response transfer mode").
+const silence = 290 * time.Second
 
 // New is the agents of the package's file, with their models, on their callers'
 // accounts in t. Where there is a queue, callers needn't wait. It warns of agents
@@ -43,6 +48,7 @@ func New(s settings.Settings, t table.Table, ledger *usage.Ledger, log *slog.Log
 		File:     file,
 		Models:   models,
 		Timeout:  s.ChatTimeout,
+		Silence:  silence,
 		Budget:   &usage.Budget{Table: t, Log: log},
 		Sessions: &sessions.Store{Table: t, Keep: s.SessionTTL},
 		Ran:      ledger.Ran,

@@ -31,7 +31,8 @@ type Answer struct {
 }
 
 // Answers runs to its end what caller asks for by name ("": the default), once
-// for each input, some at a time. The time of a chat and maxAnswers bound all of
+// for each input, some at a time; for whom the budget has no room, when others have
+// given back what they didn't use. The time of a chat and maxAnswers bound all of
 // them together. The first that fails ends the others, and its error, which is for
 // the api's error table, is that of all.
 func (c *Chat) Answers(ctx context.Context, caller auth.Caller, name string, inputs ...Input) ([]Answer, error) {
@@ -39,7 +40,7 @@ func (c *Chat) Answers(ctx context.Context, caller auth.Caller, name string, inp
 	if !found {
 		return nil, ErrNoAgent
 	}
-	ctx, cancel := c.bound(ctx)
+	ctx, cancel := c.bound(ctx, false)
 	defer cancel()
 	all, stop := context.WithCancel(ctx)
 	defer stop()
@@ -50,6 +51,7 @@ func (c *Chat) Answers(ctx context.Context, caller auth.Caller, name string, inp
 		first   error
 		failed  sync.Once
 		spent   atomic.Bool // no budget is left for more; what runs has its own set aside, and may end
+		working crew
 		group   sync.WaitGroup
 		slots   = make(chan struct{}, concurrentAnswers)
 	)
@@ -61,8 +63,13 @@ func (c *Chat) Answers(ctx context.Context, caller auth.Caller, name string, inp
 		}
 		group.Go(func() {
 			defer func() { <-slots }()
-			var err error
-			if answers[i], err = c.answer(all, caller, what, in, &room); err != nil {
+			working.begin()
+			defer working.end()
+			answer, begun, err := c.answer(all, caller, what, in, &room)
+			for overBudget(err) && !begun && working.wait() {
+				answer, begun, err = c.answer(all, caller, what, in, &room)
+			}
+			if answers[i] = answer; err != nil {
 				failed.Do(func() {
 					first = failure(ctx, err)
 					if overBudget(err) {
@@ -89,7 +96,7 @@ func (c *Chat) Stream(ctx context.Context, caller auth.Caller, name string, in I
 	if !found {
 		return ErrNoAgent
 	}
-	ctx, cancel := c.bound(ctx)
+	ctx, cancel := c.bound(ctx, true)
 	defer cancel()
 	if err := c.run(ctx, caller, what, in, take); err != nil {
 		return failure(ctx, err)
@@ -97,20 +104,69 @@ func (c *Chat) Stream(ctx context.Context, caller auth.Caller, name string, in I
 	return nil
 }
 
-// answer is one of several answers, which share room. It runs beside the handler,
-// where a panic would end the process.
-func (c *Chat) answer(ctx context.Context, caller auth.Caller, what Runnable, in Input, room *atomic.Int64) (answer Answer, err error) {
+// crew is the runs of one request. What one of them has set aside of its caller's
+// budget and doesn't use is there for the others when it has ended.
+type crew struct {
+	mu      sync.Mutex
+	running int
+	ended   chan struct{} // closed when the next one has; nil: nobody waits
+}
+
+func (c *crew) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running++
+}
+
+func (c *crew) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running--
+	c.tell()
+}
+
+func (c *crew) tell() {
+	if c.ended != nil {
+		close(c.ended)
+		c.ended = nil
+	}
+}
+
+// wait waits, as one of those who run, until another has ended. It returns false
+// at once if no other runs.
+func (c *crew) wait() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer func() { c.running++ }()
+	if c.running--; c.running == 0 {
+		c.tell() // those who wait have nobody left to wait for
+		return false
+	}
+	if c.ended == nil {
+		c.ended = make(chan struct{})
+	}
+	ended := c.ended
+	c.mu.Unlock()
+	<-ended
+	c.mu.Lock()
+	return true
+}
+
+// answer is one of several answers, which share room; begun says whether a model
+// has answered. It runs beside the handler, where a panic would end the process.
+func (c *Chat) answer(ctx context.Context, caller auth.Caller, what Runnable, in Input, room *atomic.Int64) (answer Answer, begun bool, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
 	if err := ctx.Err(); err != nil {
-		return Answer{}, err // it has not begun, so nobody is told of a run
+		return Answer{}, false, err // it has not begun, so nobody is told of a run
 	}
 	answer = Answer{Agent: what.Name(), Model: what.Model()}
 	var text strings.Builder
 	err = c.run(ctx, caller, what, in, func(event Event) error {
+		begun = true
 		if event.Result != nil {
 			answer.Result = *event.Result
 		}
@@ -121,5 +177,5 @@ func (c *Chat) answer(ctx context.Context, caller auth.Caller, what Runnable, in
 		return nil
 	})
 	answer.Text = text.String()
-	return answer, err
+	return answer, begun, err
 }

@@ -40,6 +40,15 @@ var errNoBudget = errors.New("the caller has a token budget, and nothing here co
 // overBudget reports whether err is that a caller's budget has no room.
 func overBudget(err error) bool { return api.CodeOf(err) == api.BudgetExceeded }
 
+// told is the most tokens that a model is told by req.
+func told(req model.Request) int {
+	n := overhead + len(req.System)
+	for _, m := range req.Messages { // no tools are offered, so texts are all there is
+		n += overhead + len(m.Text)
+	}
+	return n
+}
+
 // reserve sets aside what req may use, and bounds its answer by that. It does
 // nothing for a caller without a budget.
 func (r Runner) reserve(ctx context.Context, caller auth.Caller, req *model.Request) (settle func(ctx context.Context, used int64), err error) {
@@ -49,10 +58,7 @@ func (r Runner) reserve(ctx context.Context, caller auth.Caller, req *model.Requ
 	case r.Budget == nil:
 		return nil, api.Because(api.Unavailable, errNoBudget)
 	}
-	told := overhead + len(req.System)
-	for _, m := range req.Messages { // no tools are offered, so texts are all there is
-		told += overhead + len(m.Text)
-	}
+	told := told(*req)
 	least, most := leastAnswer, defaultAnswer
 	if req.MaxTokens > 0 {
 		least, most = bounded(req.MaxTokens), bounded(req.MaxTokens)

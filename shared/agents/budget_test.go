@@ -140,6 +140,8 @@ func TestHowACallIsSettled(t *testing.T) {
 		return saysThen(model.Event{Stop: model.EndTurn, Usage: model.Usage{InputTokens: in, OutputTokens: out}}, nil, "x")
 	}
 	wrapped := fmt.Errorf("%w: status 429", model.ErrUnavailable)
+	file := mustParse(t, "agents: {a: {role: r, llm: test/x}}")
+	read := int64(64 + len(file.Agents[0].SystemPrompt()) + 64 + len("m")) // all that the model is told
 	for _, row := range []struct {
 		name  string
 		model part
@@ -152,6 +154,9 @@ func TestHowACallIsSettled(t *testing.T) {
 		{"with less than nothing", tells(-7, -2), nil},
 		{"nobody was there", failsAfter(wrapped), []int64{0}},
 		{"nobody was there any more", failsAfter(wrapped, "half"), nil},
+		{"it took not that much", failsAfter(fmt.Errorf("%w: status 400", model.ErrTooLong)), []int64{0}},
+		{"it refused", failsAfter(fmt.Errorf("%w: status 400", model.ErrRefused)), []int64{read}},
+		{"it refused in the middle", failsAfter(model.ErrRefused, "half"), nil},
 		{"it failed", failsAfter(model.ErrFailed), nil},
 		{"it failed in the middle", failsAfter(model.ErrFailed, "half"), nil},
 		{"it was too slow", failsAfter(model.ErrTimeout), nil},
@@ -163,7 +168,7 @@ func TestHowACallIsSettled(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			budget := newCounted()
-			runner := agents.Runner{File: mustParse(t, "agents: {a: {role: r, llm: test/x}}"), Models: agents.Models{"test": row.model}, Budget: budget}
+			runner := agents.Runner{File: file, Models: agents.Models{"test": row.model}, Budget: budget}
 			what, _ := runner.Find(withBudget(100_000), "a")
 			collect(runner.Run(t.Context(), what, agents.Ask("m")))
 			if diff := cmp.Diff(row.want, budget.settled); diff != "" {
@@ -346,7 +351,7 @@ func TestTheBudgetsRefusalOfAChat(t *testing.T) {
 	s := siteOf(t, &agents.Chat{File: mustParse(t, threeAgents), Models: agents.Models{"test": says("x")}, Timeout: time.Minute, Budget: newCounted()}, withBudget(10))
 	got := s.chat(asking("hello"))
 	p := got.problem(t)
-	if got.Status != 429 || got.Header.Get("Retry-After") != "43200" || !strings.Contains(p.Detail, "of the 10 of this day") {
+	if got.Status != 429 || got.Header.Get("Retry-After") != "43200" || !strings.Contains(p.Detail, "more than the 10 of any day: ask for less") {
 		t.Errorf("%d: %s", got.Status, got.everything())
 	}
 	if strings.Contains(got.everything(), canary) || !json.Valid([]byte(got.Body)) {
@@ -372,39 +377,74 @@ func (w *watched) Reserve(ctx context.Context, caller auth.Caller, least, most i
 }
 
 // Who asks many things at once may find the budget full in the middle. What runs
-// then has its tokens set aside: it ends, and gives back what it didn't use. Nobody
-// is told of a run that the budget refused.
+// then has its tokens set aside: it ends, and gives back what it didn't use. On
+// that the others wait, and where it isn't enough they are refused; nobody is told
+// of a run that the budget refused.
 func TestABudgetFullInTheMiddleOfManyAnswers(t *testing.T) {
 	t.Parallel()
-	table := &memory.Table{Now: clockAtNoon}
-	budget := &watched{Budget: budgetOver(table)}
-	var running sync.WaitGroup
-	running.Add(2)
-	slow := part(func(ctx context.Context, _ model.Request, yield func(model.Event, error) bool) {
-		running.Done()
-		running.Wait() // the third has no room while these two run
-		for budget.refused.Load() == 0 && ctx.Err() == nil {
-			runtime.Gosched()
-		}
-		if ctx.Err() != nil {
-			yield(model.Event{}, ctx.Err())
-			return
-		}
-		yield(model.Event{Stop: model.EndTurn, Usage: model.Usage{InputTokens: 5, OutputTokens: 4}}, nil)
+	for name, row := range map[string]struct {
+		used    model.Usage
+		refused bool
+		told    int32
+		stands  int64
+	}{
+		"and enough is given back": {model.Usage{InputTokens: 5, OutputTokens: 4}, false, 8, 72},
+		"and nothing is":           {model.Usage{}, true, 2, 2 * (64 + 12 + 64 + 1 + 1000)},
+		"and too little is":        {model.Usage{InputTokens: 5, OutputTokens: 1000}, true, 2, 2 * 1005},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			table := &memory.Table{Now: clockAtNoon}
+			budget := &watched{Budget: budgetOver(table)}
+			var running sync.WaitGroup
+			running.Add(2)
+			var calls atomic.Int32
+			slow := part(func(ctx context.Context, _ model.Request, yield func(model.Event, error) bool) {
+				if calls.Add(1) <= 2 {
+					running.Done()
+					running.Wait() // the third has no room while these two run
+					for budget.refused.Load() == 0 && ctx.Err() == nil {
+						runtime.Gosched()
+					}
+				}
+				if ctx.Err() != nil {
+					yield(model.Event{}, ctx.Err())
+					return
+				}
+				yield(model.Event{Stop: model.EndTurn, Usage: row.used}, nil)
+			})
+			var told atomic.Int32
+			chat := &agents.Chat{File: mustParse(t, "agents: {a: {role: r, llm: test/x}}"), Models: agents.Models{"test": slow}, Budget: budget, Timeout: time.Minute,
+				Ran: func(context.Context, auth.Caller, string, time.Time, model.Usage) { told.Add(1) }}
+			in := agents.Ask("m")
+			in.MaxTokens = 1000
+			_, err := chat.Answers(t.Context(), withBudget(2500), "a", in, in, in, in, in, in, in, in)
+			if (api.CodeOf(err) == api.BudgetExceeded) != row.refused || !row.refused && err != nil {
+				t.Errorf("the answer is %v", err)
+			}
+			if n := stands(t, table); n != row.stands {
+				t.Errorf("the day stands at %d, want %d", n, row.stands)
+			}
+			if n := told.Load(); n != row.told {
+				t.Errorf("told of %d runs, want %d", n, row.told)
+			}
+		})
+	}
+}
+
+// What has begun isn't run again for want of a budget: a workflow's first step
+// would be paid for twice.
+func TestAWorkflowOutOfBudgetIsNotRunAgain(t *testing.T) {
+	t.Parallel()
+	const file = "agents: {a: {role: r, llm: test/x}}\nsteps: [{agent: a, action: one}, {agent: a, action: two}]"
+	var calls atomic.Int32
+	m := part(func(_ context.Context, _ model.Request, yield func(model.Event, error) bool) {
+		calls.Add(1)
+		yield(model.Event{Stop: model.EndTurn}, nil) // nobody knows what it used
 	})
-	var told atomic.Int32
-	chat := &agents.Chat{File: mustParse(t, "agents: {a: {role: r, llm: test/x}}"), Models: agents.Models{"test": slow}, Budget: budget, Timeout: time.Minute,
-		Ran: func(context.Context, auth.Caller, string, time.Time, model.Usage) { told.Add(1) }}
-	in := agents.Ask("m")
-	in.MaxTokens = 1000
-	_, err := chat.Answers(t.Context(), withBudget(2500), "a", in, in, in)
-	if e := (*api.Error)(nil); !errors.As(err, &e) || e.Code != api.BudgetExceeded {
-		t.Errorf("the answer is %v", err)
-	}
-	if n := stands(t, table); n != 18 {
-		t.Errorf("the day stands at %d, and two runs used 9 each", n)
-	}
-	if n := told.Load(); n != 2 {
-		t.Errorf("told of %d runs", n)
+	chat := &agents.Chat{File: mustParse(t, file), Models: agents.Models{"test": m}, Budget: &watched{Budget: budgetOver(&memory.Table{Now: clockAtNoon})}, Timeout: time.Minute}
+	_, err := chat.Answers(t.Context(), withBudget(5000), "", agents.Ask("m"), agents.Ask("m"))
+	if api.CodeOf(err) != api.BudgetExceeded || calls.Load() > 2 {
+		t.Errorf("%d calls: %v", calls.Load(), err)
 	}
 }

@@ -26,6 +26,7 @@ type Chat struct {
 	File    *File
 	Models  Models
 	Timeout time.Duration // of one chat
+	Silence time.Duration // of one that says nothing before its end; 0: none but Timeout
 	Budget  Budget        // nil: callers who have a budget are refused
 
 	Sessions Sessions    // needed where a request may name a session
@@ -93,7 +94,8 @@ func (c *Chat) Handle(w http.ResponseWriter, r *http.Request, caller auth.Caller
 	if !found {
 		return ErrNoAgent
 	}
-	ctx, cancel := c.bound(r.Context())
+	streamed := req.Stream || api.WantsStream(r)
+	ctx, cancel := c.bound(r.Context(), streamed)
 	defer cancel()
 	in, err := c.recall(ctx, caller, req.SessionID, message)
 	if err != nil {
@@ -101,7 +103,7 @@ func (c *Chat) Handle(w http.ResponseWriter, r *http.Request, caller auth.Caller
 	}
 
 	run := &run{w: w, what: what, id: api.RequestID(w)}
-	if req.Stream || api.WantsStream(r) {
+	if streamed {
 		run.stream = api.OpenStream(w)
 		defer run.stream.Close()
 	}
@@ -122,7 +124,7 @@ func (c *Chat) recall(ctx context.Context, caller auth.Caller, session *string, 
 		return in, nil
 	}
 	before, err := c.Sessions.Read(ctx, caller, *session)
-	in.Messages = append(before, in.Messages...)
+	in.Messages, in.Past = append(before, in.Messages...), len(before)
 	return in, err
 }
 
@@ -169,9 +171,14 @@ func (c *Chat) run(ctx context.Context, caller auth.Caller, what Runnable, in In
 	return nil
 }
 
-// bound ends ctx when the chat has taken too long.
-func (c *Chat) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	end := time.Now().Add(c.Timeout)
+// bound ends ctx when the chat has taken too long. heard says that somebody hears
+// it while it goes on, or that nobody waits.
+func (c *Chat) bound(ctx context.Context, heard bool) (context.Context, context.CancelFunc) {
+	longest := c.Timeout
+	if !heard && c.Silence > 0 {
+		longest = min(longest, c.Silence)
+	}
+	end := time.Now().Add(longest)
 	if deadline, there := ctx.Deadline(); there && deadline.Add(-deadlineMargin).Before(end) {
 		end = deadline.Add(-deadlineMargin)
 	}
@@ -187,6 +194,10 @@ func failure(ctx context.Context, err error) error {
 		return unavailable(err)
 	case errors.Is(err, model.ErrTooLarge):
 		return &api.Error{Code: api.ModelFailed, Detail: "The language model's answer is too large to be passed on: ask for less.", Err: err}
+	case errors.Is(err, model.ErrTooLong):
+		return &api.Error{Code: api.TooLarge, Detail: "This, with all that the language model is told beside it, is more than it takes at once: send less.", Err: err}
+	case errors.Is(err, model.ErrRefused):
+		return api.Because(api.ModelRefused, err)
 	case errors.Is(err, model.ErrFailed):
 		return api.Because(api.ModelFailed, err)
 	case errors.Is(err, ErrPromptTooLarge):

@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"postern/shared/agents"
+	"postern/shared/api"
 	"postern/shared/auth"
 	"postern/shared/model"
 )
@@ -394,6 +396,43 @@ func TestTimeoutInEveryDisguise(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where nobody may be silent for long, an answer in one piece ends sooner than one
+// that is heard while it comes.
+func TestSilence(t *testing.T) {
+	for name, row := range map[string]struct {
+		body string
+		want time.Duration
+	}{
+		"in one piece": {asking("m"), 40 * time.Second},
+		"streamed":     {`{"message":"m","stream":true}`, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := siteOf(t, &agents.Chat{File: mustParse(t, threeAgents), Models: agents.Models{"test": hangsAfter()}, Timeout: time.Minute, Silence: 40 * time.Second}, auth.RootCaller())
+				begin := time.Now()
+				got := s.chat(row.body)
+				if took := time.Since(begin); took != row.want || !strings.Contains(got.Body, "Model backend timed out") {
+					t.Errorf("%d after %v: %s", got.Status, took, got.Body)
+				}
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) { // as for /v1 and /workflow
+		c := newChat(t, hangsAfter(), time.Minute)
+		c.Silence = 40 * time.Second
+		begin := time.Now()
+		_, err := c.Answers(t.Context(), auth.RootCaller(), "", agents.Ask("m"))
+		if took := time.Since(begin); code(t, err) != api.ModelTimeout || took != 40*time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+		begin = time.Now()
+		err = c.Stream(t.Context(), auth.RootCaller(), "", agents.Ask("m"), func(agents.Event) error { return nil })
+		if took := time.Since(begin); code(t, err) != api.ModelTimeout || took != time.Minute {
+			t.Errorf("streamed: %v after %v", err, took)
+		}
+	})
 }
 
 // An answer in time leaves nothing running: synctest would not end.

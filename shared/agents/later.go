@@ -69,7 +69,7 @@ func (c *Chat) Run(ctx context.Context, caller auth.Caller, requestID string, re
 	if !found {
 		return nil, ErrNoAgent
 	}
-	ctx, cancel := c.bound(ctx)
+	ctx, cancel := c.bound(ctx, true)
 	defer cancel()
 	in, err := c.recall(ctx, caller, e.SessionID, e.Message)
 	if err != nil {

@@ -139,6 +139,11 @@ type Input struct {
 	// or on the file's input if that is blank.
 	Messages []model.Message
 
+	// Past is how many of the first Messages were said earlier in a conversation
+	// of ours, in pairs. Of them an agent is told as many of the last as its model
+	// has room for.
+	Past int
+
 	// Bounds as in model.Request. In a workflow they are those of the last step,
 	// whose text is the answer.
 	MaxTokens   int
@@ -205,10 +210,12 @@ var errUnfinished = fmt.Errorf("%w: its stream ended without a stop", model.ErrF
 // progress is a run under way.
 type progress struct {
 	yield  func(Event, error) bool
+	begun  bool // something was sent
 	result Result
 }
 
 func (p *progress) send(e Event) error {
+	p.begun = true
 	if !p.yield(e, nil) {
 		return errLeft
 	}
@@ -220,8 +227,14 @@ func (p *progress) say(text string) error { return p.send(Event{Text: text}) }
 func (r Runner) run(ctx context.Context, what Runnable, in Input, p *progress) error {
 	if what.workflow == nil {
 		a := what.agents[0]
-		req := model.Request{Model: a.Model.Name, System: a.SystemPrompt(), Messages: in.Messages}
-		return r.turn(ctx, what.caller, a, in.bound(req), p, nil, p.say)
+		for {
+			req := model.Request{Model: a.Model.Name, System: a.SystemPrompt(), Messages: in.Messages}
+			err := r.turn(ctx, what.caller, a, in.bound(req), p, nil, p.say)
+			if !errors.Is(err, model.ErrTooLong) || p.begun || in.Past == 0 {
+				return err
+			}
+			in = in.shorter()
+		}
 	}
 	w, input := what.workflow, in.last()
 	if strings.TrimSpace(input) == "" {
@@ -262,7 +275,8 @@ func (r Runner) run(ctx context.Context, what Runnable, in Input, p *progress) e
 // is called as soon as the model answers, say with each text; an error of theirs
 // ends the turn.
 //
-// A model that was not there has used nothing. Of every other failure nobody
+// A model that was not there, or did not take that much, has used nothing; one that
+// refused has written nothing, and may have read all. Of every other failure nobody
 // knows, nor of an answer whose usage is told as nothing at all.
 func (r Runner) turn(ctx context.Context, caller auth.Caller, a Agent, req model.Request, p *progress, begin func() error, say func(string) error) error {
 	one := r.Models.find(a.Model)
@@ -275,8 +289,12 @@ func (r Runner) turn(ctx context.Context, caller auth.Caller, a Agent, req model
 	}
 	heard, done, used := false, false, 0
 	for event, err := range one.Stream(ctx, req) {
-		if !heard && errors.Is(err, model.ErrUnavailable) {
+		switch {
+		case heard:
+		case err != nil && model.Unused(err):
 			settle(ctx, 0)
+		case errors.Is(err, model.ErrRefused):
+			settle(ctx, int64(told(req)))
 		}
 		heard = true
 		if err == nil && begin != nil {
@@ -317,6 +335,13 @@ func (in Input) last() string {
 		return ""
 	}
 	return in.Messages[len(in.Messages)-1].Text
+}
+
+// shorter is in without the older half of the past.
+func (in Input) shorter() Input {
+	drop := (in.Past/2 + 1) / 2 * 2 // whole pairs
+	in.Messages, in.Past = in.Messages[drop:], in.Past-drop
+	return in
 }
 
 // bound is req with the bounds of in.

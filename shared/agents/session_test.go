@@ -69,6 +69,75 @@ func said(texts ...string) (messages []model.Message) {
 	return messages
 }
 
+// narrow is a model of a window of so many bytes of text. It notes how many
+// messages it is told, whether or not it takes them.
+func narrow(window int, told *[]int) part {
+	return func(ctx context.Context, req model.Request, yield func(model.Event, error) bool) {
+		*told = append(*told, len(req.Messages))
+		n := 0
+		for _, m := range req.Messages {
+			n += len(m.Text)
+		}
+		if n > window {
+			yield(model.Event{}, fmt.Errorf("%w: status 400", model.ErrTooLong))
+			return
+		}
+		says("0123456789")(ctx, req, yield)
+	}
+}
+
+// A conversation that has outgrown its model's window goes on with what was said
+// last. What the caller says itself is left as it is.
+func TestASmallWindow(t *testing.T) {
+	t.Parallel()
+	var told []int
+	k := newKept()
+	s := newSiteKept(t, threeAgents, narrow(70, &told), k, auth.RootCaller())
+	for i := range 6 { // of 20 bytes each
+		if got := s.chat(saying("0123456789", "")); got.Status != 200 {
+			t.Fatalf("chat %d: %d %s", i, got.Status, got.Body)
+		}
+	}
+	if diff := cmp.Diff([]int{1, 3, 5, 7, 9, 5, 11, 5}, told); diff != "" {
+		t.Errorf("the model was told (-want +got):\n%s", diff)
+	}
+	told = nil
+	got := s.chat(saying(strings.Repeat("x", 71), ""))
+	if got.Status != 413 || !strings.Contains(got.Body, "more than it takes at once: send less") {
+		t.Errorf("%d %s", got.Status, got.Body)
+	}
+	if diff := cmp.Diff([]int{13, 7, 3, 1}, told); diff != "" {
+		t.Errorf("the model was told (-want +got):\n%s", diff)
+	}
+	if len(k.calls) != 6*2+1 {
+		t.Errorf("a chat that failed is kept: %q", k.calls)
+	}
+
+	told = nil
+	runner := agents.Runner{File: mustParse(t, threeAgents), Models: agents.Models{"test": narrow(70, &told)}}
+	what, _ := runner.Find(auth.RootCaller(), "")
+	_, err := collect(runner.Run(t.Context(), what, agents.Input{Messages: said(strings.Repeat("x", 70), "y", "z")}))
+	if !errors.Is(err, model.ErrTooLong) || len(told) != 1 {
+		t.Errorf("a caller's own messages were told %v: %v", told, err)
+	}
+}
+
+// A stream that has begun isn't begun anew.
+func TestNoSecondBeginning(t *testing.T) {
+	t.Parallel()
+	runs := 0
+	m := part(func(_ context.Context, _ model.Request, yield func(model.Event, error) bool) {
+		runs++
+		_ = yield(model.Event{Text: "half"}, nil) && yield(model.Event{}, model.ErrTooLong)
+	})
+	runner := agents.Runner{File: mustParse(t, threeAgents), Models: agents.Models{"test": m}}
+	what, _ := runner.Find(auth.RootCaller(), "")
+	_, err := collect(runner.Run(t.Context(), what, agents.Input{Messages: said("a", "b", "c"), Past: 2}))
+	if !errors.Is(err, model.ErrTooLong) || runs != 1 {
+		t.Errorf("%d runs: %v", runs, err)
+	}
+}
+
 // Contract §4: a conversation goes on, whichever agent answers and however it is
 // asked; the system prompt is the answering agent's own.
 func TestConversation(t *testing.T) {

@@ -265,7 +265,7 @@ func TestDeltasArriveAsTheyAreYielded(t *testing.T) {
 	defer server.Close()
 
 	go func() { pieces <- "one " }()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // a failure, not a wait
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a failure, not a wait
 	defer cancel()
 	body := bufio.NewReader(post(t, ctx, server.URL, asking("m")).Body)
 	next := func() string {
@@ -327,7 +327,7 @@ func TestCallerWhoLeavesStopsTheModel(t *testing.T) {
 			server := httptest.NewServer(s)
 			defer server.Close()
 
-			ctx, leave := context.WithTimeout(t.Context(), 5*time.Second) // a failure, not a wait
+			ctx, leave := context.WithTimeout(t.Context(), time.Minute) // a failure, not a wait
 			defer leave()
 			left := make(chan struct{})
 			go func() {
@@ -355,7 +355,7 @@ func TestCallerWhoLeavesStopsTheModel(t *testing.T) {
 				if !errors.Is(err, context.Canceled) {
 					t.Errorf("the model's context ended with %v", err)
 				}
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("the model goes on")
 			}
 			server.Close() // waits for the event line
@@ -373,7 +373,7 @@ func TestCallerWhoLeavesATalkingModel(t *testing.T) {
 		for ctx.Err() == nil && yield(model.Event{Text: "and then "}, nil) {
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // a failure, not a wait
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a failure, not a wait
 	defer cancel()
 	for range 20 {
 		s := newSite(t, talks, auth.RootCaller())

@@ -33,6 +33,7 @@ const (
 	RateLimited
 	BudgetExceeded
 	ModelFailed
+	ModelRefused
 	ModelUnavailable
 	ModelTimeout
 	AuthUnavailable
@@ -67,6 +68,7 @@ var problems = [codes]problem{
 	RateLimited:          {429, "rate_limit", "Rate limit exceeded", "Wait as long as Retry-After says."},
 	BudgetExceeded:       {429, "budget", "Token budget exceeded", "Wait as long as Retry-After says, or ask for less."},
 	ModelFailed:          {502, "", "Model backend failed", "The language model answered with an error: try again later."},
+	ModelRefused:         {502, "", "Model backend failed", "The language model refuses this request as it stands: change its text or its parameters. The same again is refused again."},
 	ModelUnavailable:     {503, "", "Model backend unavailable", "The language model can't be reached or isn't configured: try again later."},
 	ModelTimeout:         {504, "", "Model backend timed out", "The language model took too long: try again, or ask for less."},
 	AuthUnavailable:      {503, "unavailable", "Authentication unavailable", "The credential can't be checked right now: try again."},

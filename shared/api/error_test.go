@@ -37,6 +37,7 @@ var contractErrors = []struct {
 	{api.RateLimited, 429, "Rate limit exceeded"},
 	{api.BudgetExceeded, 429, "Token budget exceeded"},
 	{api.ModelFailed, 502, "Model backend failed"},
+	{api.ModelRefused, 502, "Model backend failed"},
 	{api.ModelUnavailable, 503, "Model backend unavailable"},
 	{api.ModelTimeout, 504, "Model backend timed out"},
 	{api.AuthUnavailable, 503, "Authentication unavailable"},

@@ -248,10 +248,11 @@ func openAIFailure(w http.ResponseWriter, r *http.Request, err error) error {
 }
 
 // openAIError answers with err in OpenAI's shape. OpenAI's clients sleep through a
-// Retry-After: through more than a minute they shall not.
+// Retry-After, and try a 502 again: through more than a minute they shall not, nor
+// what is refused for good.
 func openAIError(w http.ResponseWriter, err error) error {
 	api.SetErrorHeaders(w.Header(), err)
-	if e, ok := errors.AsType[*api.Error](err); ok && e.RetryAfter > time.Minute {
+	if e, ok := errors.AsType[*api.Error](err); ok && (e.RetryAfter > time.Minute || e.Code == api.ModelRefused) {
 		w.Header().Set("x-should-retry", "false")
 	}
 	status, body := faultOf(err, api.RequestID(w))

@@ -282,7 +282,7 @@ func TestCallerLeavesAnOpenAIRun(t *testing.T) {
 			})
 			server := httptest.NewServer(serveFile(t, twoAgents, m, slog.NewTextHandler(&log, nil), 0))
 			defer server.Close()
-			ctx, leave := context.WithTimeout(t.Context(), 10*time.Second) // a failure, not a wait
+			ctx, leave := context.WithTimeout(t.Context(), time.Minute) // a failure, not a wait
 			defer leave()
 			left := make(chan struct{})
 			go func() {
@@ -307,7 +307,7 @@ func TestCallerLeavesAnOpenAIRun(t *testing.T) {
 				if !errors.Is(err, context.Canceled) {
 					t.Errorf("the model's context ended with %v", err)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("the model goes on")
 			}
 			server.Close() // waits for the event line
@@ -375,7 +375,7 @@ func TestOpenAIChunksArriveAsTheyAreSaid(t *testing.T) {
 		yield(end, nil)
 	}), 0))
 	defer server.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // a failure, not a wait
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a failure, not a wait
 	defer cancel()
 	r, _ := http.NewRequestWithContext(ctx, "POST", server.URL+"/v1/chat/completions", strings.NewReader(asked))
 	r.Header.Set("Content-Type", "application/json")

@@ -34,7 +34,40 @@ var (
 
 	// ErrTooLarge is ErrFailed's case of an answer that goes on and on.
 	ErrTooLarge = fmt.Errorf("%w: the answer is too large", ErrFailed)
+	// ErrRefused is ErrFailed's case of a request that the backend won't run as it
+	// stands, nor another time. It has written nothing; some bill what they read.
+	ErrRefused = fmt.Errorf("%w: it refuses the request", ErrFailed)
+	// ErrTooLong is ErrRefused's case of messages beyond the model's window.
+	ErrTooLong = fmt.Errorf("%w: it is too long", ErrRefused)
 )
+
+// Refusal is what a refusal with that text means: ErrTooLong, or ErrRefused. There
+// is no one word for the former; these are OpenAI's, vLLM's, llama.cpp's, LiteLLM's
+// and those of the models behind Bedrock.
+func Refusal(text string) error {
+	text = strings.ToLower(text)
+	for _, words := range []string{
+		"context length", "context_length", "context window", "contextwindow", "context size", "context_size",
+		"input is too long", "prompt is too long", "too many input tokens", "input tokens exceed",
+	} {
+		if strings.Contains(text, words) {
+			return ErrTooLong
+		}
+	}
+	return ErrRefused
+}
+
+// Unused reports whether a call that failed so is known to have used nothing.
+func Unused(err error) bool { return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrTooLong) }
+
+// Twice is the error of a call that was tried twice: the second's, unless only the
+// first may have written something.
+func Twice(first, second error) error {
+	if !Unused(first) && (Unused(second) || errors.Is(second, ErrRefused)) {
+		return first
+	}
+	return second
+}
 
 // Model is one provider's models, or a single one.
 type Model interface {

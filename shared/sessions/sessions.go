@@ -11,8 +11,9 @@
 //
 // It is bounded twice, and both times the oldest turns drop first, each as a
 // whole. What is kept is what one item of the table takes; of a turn that alone is
-// more, the texts are cut. What a model is told is the last 64 KiB, well below
-// the window of any. The agent's system prompt is no part of either.
+// more, the texts are cut. What a model is told is the last 64 KiB, and of that as
+// much as its window takes (package agents asks with less where it refuses). The
+// agent's system prompt is no part of either.
 //
 // Two requests at once don't lose a turn: a turn is added to the version that was
 // read, and read again where another was faster. Each was answered on what it saw.

@@ -271,33 +271,36 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-// Two requests at once don't lose a turn; nor do many.
+// Two requests at once don't lose a turn; nor do many. In a bubble the time that a
+// change has isn't used up by a machine that is slow.
 func TestConcurrentTurns(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	var all sync.WaitGroup
-	for i := range 64 {
-		all.Go(func() {
-			if _, err := s.Read(t.Context(), alice, "s"); err != nil {
-				t.Error(err)
-			}
-			if err := s.Append(t.Context(), alice, "s", "judge", fmt.Sprint("message ", i), fmt.Sprint("answer ", i)); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
-	texts := s.kept()
-	found := map[string]bool{}
-	for i := 0; i+1 < len(texts); i += 2 {
-		found[texts[i]] = true
-		if strings.TrimPrefix(texts[i], "message ") != strings.TrimPrefix(texts[i+1], "answer ") {
-			t.Errorf("%q is answered with %q", texts[i], texts[i+1])
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		var all sync.WaitGroup
+		for i := range 64 {
+			all.Go(func() {
+				if _, err := s.Read(t.Context(), alice, "s"); err != nil {
+					t.Error(err)
+				}
+				if err := s.Append(t.Context(), alice, "s", "judge", fmt.Sprint("message ", i), fmt.Sprint("answer ", i)); err != nil {
+					t.Error(err)
+				}
+			})
 		}
-	}
-	if len(texts) != 128 || len(found) != 64 {
-		t.Errorf("%d texts, %d different messages", len(texts), len(found))
-	}
+		all.Wait()
+		texts := s.kept()
+		found := map[string]bool{}
+		for i := 0; i+1 < len(texts); i += 2 {
+			found[texts[i]] = true
+			if strings.TrimPrefix(texts[i], "message ") != strings.TrimPrefix(texts[i+1], "answer ") {
+				t.Errorf("%q is answered with %q", texts[i], texts[i+1])
+			}
+		}
+		if len(texts) != 128 || len(found) != 64 {
+			t.Errorf("%d texts, %d different messages", len(texts), len(found))
+		}
+	})
 }
 
 // A table that never lets anybody through ends the try, in time for the answer.
@@ -399,35 +402,38 @@ func encoded(t *testing.T, s string) string {
 }
 
 // What is kept has room in one item; the oldest turns drop first, each as a
-// whole, and no more of them than must.
+// whole, and no more of them than must. It is in a bubble, as are others that write
+// much, for what a slow machine needs would use up the time that a change has.
 func TestOldTurnsDrop(t *testing.T) {
 	t.Parallel()
 	for name, unit := range letters {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
-			random := rand.New(rand.NewPCG(1, 2))
-			most := 100_000 / len(encoded(t, unit)) // of a text, so that half a dozen turns have room
-			var all []string
-			var sizes []int // of turns, in JSON
-			dropped := 0
-			for i := range 9 {
-				message, answer := fmt.Sprint(i, strings.Repeat(unit, random.IntN(most))), fmt.Sprint(i, strings.Repeat(unit, random.IntN(most)))
-				s.say(message, answer)
-				all = append(all, strings.ReplaceAll(message, "\xff", "\ufffd"), strings.ReplaceAll(answer, "\xff", "\ufffd"))
-				sizes = append(sizes, len(encoded(t, message+answer)))
-				got := s.kept()
-				if len(got)%2 != 0 || len(got) == 0 || cmp.Diff(all[len(all)-len(got):], got) != "" {
-					t.Fatalf("after %d turns there are %d texts, which aren't the last", i+1, len(got))
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t)
+				random := rand.New(rand.NewPCG(1, 2))
+				most := 100_000 / len(encoded(t, unit)) // of a text, so that half a dozen turns have room
+				var all []string
+				var sizes []int // of turns, in JSON
+				dropped := 0
+				for i := range 9 {
+					message, answer := fmt.Sprint(i, strings.Repeat(unit, random.IntN(most))), fmt.Sprint(i, strings.Repeat(unit, random.IntN(most)))
+					s.say(message, answer)
+					all = append(all, strings.ReplaceAll(message, "\xff", "\ufffd"), strings.ReplaceAll(answer, "\xff", "\ufffd"))
+					sizes = append(sizes, len(encoded(t, message+answer)))
+					got := s.kept()
+					if len(got)%2 != 0 || len(got) == 0 || cmp.Diff(all[len(all)-len(got):], got) != "" {
+						t.Fatalf("after %d turns there are %d texts, which aren't the last", i+1, len(got))
+					}
+					switch value := len(s.item().Value); {
+					case value > table.MaxValue:
+						t.Fatalf("%d bytes", value)
+					case len(all)-len(got) > dropped && value+sizes[(len(all)-len(got))/2-1] < table.MaxValue-1024:
+						t.Fatalf("after %d turns there are %d texts, in %d bytes", i+1, len(got), value)
+					}
+					dropped = len(all) - len(got)
 				}
-				switch value := len(s.item().Value); {
-				case value > table.MaxValue:
-					t.Fatalf("%d bytes", value)
-				case len(all)-len(got) > dropped && value+sizes[(len(all)-len(got))/2-1] < table.MaxValue-1024:
-					t.Fatalf("after %d turns there are %d texts, in %d bytes", i+1, len(got), value)
-				}
-				dropped = len(all) - len(got)
-			}
+			})
 		})
 	}
 }
@@ -435,14 +441,16 @@ func TestOldTurnsDrop(t *testing.T) {
 // Of many small turns as many are kept as have room.
 func TestManySmallTurns(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	text := strings.Repeat("x", 4000)
-	for range 50 {
-		s.say(text, text)
-	}
-	if n := len(s.item().Value); n > table.MaxValue || n < table.MaxValue-9000 {
-		t.Errorf("%d bytes are kept", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		text := strings.Repeat("x", 4000)
+		for range 50 {
+			s.say(text, text)
+		}
+		if n := len(s.item().Value); n > table.MaxValue || n < table.MaxValue-9000 {
+			t.Errorf("%d bytes are kept", n)
+		}
+	})
 }
 
 // A turn that alone is too large is cut at a character, its longer text first.
@@ -452,34 +460,36 @@ func TestALargeTurnIsCut(t *testing.T) {
 	for name, unit := range letters {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			long := strings.Repeat(unit, 360<<10/len(unit))
-			for _, row := range []struct{ message, answer string }{{long, "short"}, {"short", long}, {long, long}} {
-				s := newSite(t)
-				s.say(strings.Repeat("before", 1000), "1")
-				s.say(row.message, row.answer)
-				got := s.kept()
-				if n := len(s.item().Value); n > table.MaxValue || n < table.MaxValue-2<<10 {
-					t.Errorf("%d bytes are kept", n)
-				}
-				if len(got) != 2 {
-					t.Fatalf("%d texts are kept", len(got))
-				}
-				for i, text := range []string{row.message, row.answer} {
-					if text == "short" && got[i] != text || !utf8.ValidString(got[i]) {
-						t.Errorf("text %d is %.50q", i, got[i])
+			synctest.Test(t, func(t *testing.T) {
+				long := strings.Repeat(unit, 360<<10/len(unit))
+				for _, row := range []struct{ message, answer string }{{long, "short"}, {"short", long}, {long, long}} {
+					s := newSite(t)
+					s.say(strings.Repeat("before", 1000), "1")
+					s.say(row.message, row.answer)
+					got := s.kept()
+					if n := len(s.item().Value); n > table.MaxValue || n < table.MaxValue-2<<10 {
+						t.Errorf("%d bytes are kept", n)
 					}
-					if text == long {
-						begin, cut := strings.CutSuffix(got[i], mark)
-						if !cut || strings.Trim(begin, unit+"\ufffd") != "" || len(begin) < 20<<10 {
-							t.Errorf("text %d has %d bytes and ends in %q", i, len(got[i]), got[i][len(got[i])-40:])
+					if len(got) != 2 {
+						t.Fatalf("%d texts are kept", len(got))
+					}
+					for i, text := range []string{row.message, row.answer} {
+						if text == "short" && got[i] != text || !utf8.ValidString(got[i]) {
+							t.Errorf("text %d is %.50q", i, got[i])
+						}
+						if text == long {
+							begin, cut := strings.CutSuffix(got[i], mark)
+							if !cut || strings.Trim(begin, unit+"\ufffd") != "" || len(begin) < 20<<10 {
+								t.Errorf("text %d has %d bytes and ends in %q", i, len(got[i]), got[i][len(got[i])-40:])
+							}
 						}
 					}
+					s.say("after", "3")
+					if texts := s.kept(); texts[len(texts)-1] != "3" || len(s.item().Value) > table.MaxValue {
+						t.Errorf("the next turn: %d texts", len(texts))
+					}
 				}
-				s.say("after", "3")
-				if texts := s.kept(); texts[len(texts)-1] != "3" || len(s.item().Value) > table.MaxValue {
-					t.Errorf("the next turn: %d texts", len(texts))
-				}
-			}
+			})
 		})
 	}
 }
@@ -487,12 +497,14 @@ func TestALargeTurnIsCut(t *testing.T) {
 // A message of the largest size beside an ordinary answer is kept whole.
 func TestTheLargestMessageIsKeptWhole(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	message, answer := strings.Repeat("x", 256<<10), strings.Repeat("y", 80<<10)
-	s.say(message, answer)
-	if got := s.kept(); len(got) != 2 || got[0] != message || got[1] != answer {
-		t.Errorf("%d texts", len(got))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t)
+		message, answer := strings.Repeat("x", 256<<10), strings.Repeat("y", 80<<10)
+		s.say(message, answer)
+		if got := s.kept(); len(got) != 2 || got[0] != message || got[1] != answer {
+			t.Errorf("%d texts", len(got))
+		}
+	})
 }
 
 // The last turn is told even if it is larger than all that is told: what was said
@@ -512,25 +524,27 @@ func TestALargeTurnIsToldCut(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
-			s.say("older", "older")
-			s.say(row.message, row.answer)
-			got := s.read()
-			if len(got) != 2 {
-				t.Fatalf("%d messages are told", len(got))
-			}
-			size := 0
-			for i, said := range []string{row.message, row.answer} {
-				text := got[i].Text
-				size += len(text)
-				head, cut := strings.CutSuffix(text, gap)
-				if cut != row.cut[i] || !strings.HasPrefix(said, head) || !cut && text != said || !utf8.ValidString(text) {
-					t.Errorf("text %d: %d bytes of %d, cut: %v", i, len(text), len(said), cut)
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t)
+				s.say("older", "older")
+				s.say(row.message, row.answer)
+				got := s.read()
+				if len(got) != 2 {
+					t.Fatalf("%d messages are told", len(got))
 				}
-			}
-			if size > sessions.MaxTold || size < sessions.MaxTold-8 {
-				t.Errorf("%d bytes are told", size)
-			}
+				size := 0
+				for i, said := range []string{row.message, row.answer} {
+					text := got[i].Text
+					size += len(text)
+					head, cut := strings.CutSuffix(text, gap)
+					if cut != row.cut[i] || !strings.HasPrefix(said, head) || !cut && text != said || !utf8.ValidString(text) {
+						t.Errorf("text %d: %d bytes of %d, cut: %v", i, len(text), len(said), cut)
+					}
+				}
+				if size > sessions.MaxTold || size < sessions.MaxTold-8 {
+					t.Errorf("%d bytes are told", size)
+				}
+			})
 		})
 	}
 }
@@ -552,18 +566,20 @@ func TestWhatIsToldIsBounded(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
-			var texts []string
-			for _, turn := range row.turns {
-				s.say(turn[0], turn[1])
-				texts = append(texts, turn[0], turn[1])
-			}
-			if diff := cmp.Diff(said(texts[len(texts)-2*row.want:]...), s.read()); diff != "" {
-				t.Errorf("(-want +got):\n%.500s", diff)
-			}
-			if got := s.kept(); len(got) != len(texts) {
-				t.Errorf("%d of %d texts are kept", len(got), len(texts))
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t)
+				var texts []string
+				for _, turn := range row.turns {
+					s.say(turn[0], turn[1])
+					texts = append(texts, turn[0], turn[1])
+				}
+				if diff := cmp.Diff(said(texts[len(texts)-2*row.want:]...), s.read()); diff != "" {
+					t.Errorf("(-want +got):\n%.500s", diff)
+				}
+				if got := s.kept(); len(got) != len(texts) {
+					t.Errorf("%d of %d texts are kept", len(got), len(texts))
+				}
+			})
 		})
 	}
 }

@@ -75,6 +75,9 @@ func exceeded(least, left, daily int64, reset time.Duration) error {
 	reset = (reset + time.Second - 1).Truncate(time.Second) // who waits that long is in the next day
 	e := api.Fail(api.BudgetExceeded, "This needs %d tokens set aside, and %d of the %d of this day are left. Ask for less, or wait: the next day (UTC) begins in %d seconds.",
 		least, max(left, 0), daily, reset/time.Second)
+	if least > daily {
+		e = api.Fail(api.BudgetExceeded, "This needs %d tokens set aside, which is more than the %d of any day: ask for less, or have this key's tokens_per_day raised.", least, daily)
+	}
 	e.RetryAfter = reset
 	return e
 }

@@ -94,7 +94,7 @@ func TestReservations(t *testing.T) {
 		{"the last one", 999, 1, 900, 1, 1, 1000, ""},
 		{"none left", 1000, 1, 900, 0, 0, 1000, "1 tokens set aside, and 0 of the 1000"},
 		{"less than none left", 1500, 1, 900, 0, 0, 1500, "1 tokens set aside, and 0 of the 1000"},
-		{"more than a day has", 0, 1001, 1001, 0, 0, 0, "1001 tokens set aside, and 1000 of the 1000"},
+		{"more than a day has", 0, 1001, 1001, 0, 0, 0, "1001 tokens set aside, which is more than the 1000 of any day"},
 		{"nothing used: all is given back", 100, 300, 500, 500, 0, 100, ""},
 		{"all used", 100, 300, 500, 500, 500, 600, ""},
 		{"more used than reserved is charged", 100, 300, 500, 500, 700, 800, ""},

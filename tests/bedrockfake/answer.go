@@ -63,6 +63,33 @@ func Usage(input, output int) Step {
 	})
 }
 
+// Whole is a whole answer of Converse's: its content, 10 tokens in and 2 out.
+func Whole(stop string, content ...any) []Step {
+	return JSON(fields{
+		"output":     fields{"message": fields{"role": "assistant", "content": content}},
+		"stopReason": stop,
+		"usage":      fields{"inputTokens": 10, "outputTokens": 2, "totalTokens": 12},
+		"metrics":    fields{"latencyMs": 1},
+	})
+}
+
+// TextBlock is text in a whole answer.
+func TextBlock(text string) any { return fields{"text": text} }
+
+// ToolBlock is a tool call in a whole answer; its input is JSON.
+func ToolBlock(id, name, input string) any {
+	return fields{"toolUse": fields{"toolUseId": id, "name": name, "input": json.RawMessage(input)}}
+}
+
+// JSON is any whole answer.
+func JSON(answer any) []Step {
+	body, err := json.Marshal(answer)
+	if err != nil {
+		panic(fmt.Sprintf("bedrockfake: a whole answer: %v", err))
+	}
+	return []Step{Bytes(body)}
+}
+
 type fields = map[string]any
 
 // Event is any event, its payload as JSON. Like Bedrock it adds a member "p" that

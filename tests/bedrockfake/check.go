@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// request is the part of ConverseStream's that the fake knows; whatever else
+// request is the part of ConverseStream's and Converse's that the fake knows; whatever else
 // comes is refused.
 type request struct {
 	System   []struct{ Text string }

@@ -2,10 +2,12 @@
 // wire, for tests that use the real AWS SDK. No model stands behind it: it says
 // what a test's script says.
 //
-// Start serves ConverseStream on loopback: requests in REST-JSON, answers in
-// frames of application/vnd.amazon.eventstream. Script sets the steps of the
-// answers from then on; Say makes the steps of a plain one. Steps can wait for
+// Start serves ConverseStream and Converse on loopback: requests in REST-JSON,
+// answers in frames of application/vnd.amazon.eventstream, or whole in JSON.
+// Script sets the steps of the answers in frames from then on, ScriptWhole those
+// of the others; Say and Whole make the steps of a plain one. Steps can wait for
 // the test, break the connection, and send exceptions or any bytes.
+// RefuseStreaming makes ConverseStream unwilling.
 //
 // Requests are held to the rules that Bedrock has for a conversation (check.go);
 // one that breaks them is answered as there, with a ValidationException, and is
@@ -42,6 +44,8 @@ type Server struct {
 
 	mu          sync.Mutex
 	script      []Step
+	whole       []Step
+	unstreamed  string // the refusal's text
 	faults      []*Fault
 	calls       []Call
 	left        int
@@ -52,17 +56,19 @@ type Server struct {
 
 // Call is one request as it arrived.
 type Call struct {
-	Path   string // still escaped
-	Model  string // from the path
-	Header http.Header
-	Body   json.RawMessage
+	Path      string // still escaped
+	Model     string // from the path
+	Operation string // from the path: "converse-stream" or "converse"
+	Header    http.Header
+	Body      json.RawMessage
 }
 
-// Start serves until Close. Until Script, every answer is "Hello.".
+// Start serves until Close. Until Script or ScriptWhole, every answer is "Hello.".
 func Start() *Server {
 	s := &Server{
 		closed:  make(chan struct{}),
 		script:  Say("Hello."),
+		whole:   Whole("end_turn", TextBlock("Hello.")),
 		changed: make(chan struct{}),
 	}
 	s.http = httptest.NewUnstartedServer(s)
@@ -84,11 +90,27 @@ func (s *Server) Close() {
 	s.http.Close()
 }
 
-// Script sets the steps of every answer from now on.
+// Script sets the steps of every answer of ConverseStream's from now on.
 func (s *Server) Script(steps ...Step) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.script = steps
+}
+
+// ScriptWhole sets the steps of every answer of Converse's from now on.
+func (s *Server) ScriptWhole(steps ...Step) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.whole = steps
+}
+
+// RefuseStreaming makes ConverseStream answer with a ValidationException of that
+// text from now on, as for a model that doesn't stream. Faults are Converse's
+// then.
+func (s *Server) RefuseStreaming(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unstreamed = text
 }
 
 // Calls lists what has arrived, failed calls too.
@@ -143,6 +165,12 @@ func (s *Server) await(ctx context.Context, n int, what string, count func() int
 // verified: the fake doesn't know the caller's key.
 var signature = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=[^/ ]+/\d{8}/[a-z0-9-]+/bedrock/aws4_request, ?SignedHeaders=[a-z0-9;-]*\bhost\b[a-z0-9;-]*, ?Signature=[0-9a-f]{64}$`)
 
+// contentTypes are those of the answers of each operation.
+var contentTypes = map[string]string{
+	"converse-stream": "application/vnd.amazon.eventstream",
+	"converse":        "application/json",
+}
+
 // ServeHTTP implements http.Handler. Start has connected it already.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
@@ -152,9 +180,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	call := Call{Path: r.URL.EscapedPath(), Header: r.Header.Clone(), Body: body}
 	segments := strings.Split(call.Path, "/")
-	known := r.Method == http.MethodPost && len(segments) == 4 && segments[1] == "model" && segments[3] == "converse-stream"
+	known := r.Method == http.MethodPost && len(segments) == 4 && segments[1] == "model" && contentTypes[segments[3]] != ""
 	if known {
 		call.Model, _ = url.PathUnescape(segments[2])
+		call.Operation = segments[3]
 	}
 	fault, script := s.arrive(call)
 	defer func() {
@@ -184,7 +213,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "ValidationException", rule)
 		return
 	}
-	w.Header().Set("Content-Type", "application/vnd.amazon.eventstream")
+	w.Header().Set("Content-Type", contentTypes[call.Operation])
 	for _, step := range script {
 		if !step(answer) {
 			return
@@ -199,7 +228,14 @@ func (s *Server) arrive(call Call) (*Fault, []Step) {
 	s.note(func() {
 		s.calls = append(s.calls, call)
 		script = s.script
-		if len(s.faults) == 0 {
+		if call.Operation == "converse" {
+			script = s.whole
+		}
+		switch {
+		case call.Operation == "converse-stream" && s.unstreamed != "":
+			due = Fail(http.StatusBadRequest, "ValidationException", s.unstreamed)
+			return
+		case len(s.faults) == 0:
 			return
 		}
 		due = s.faults[0]

@@ -15,6 +15,7 @@ import (
 )
 
 const (
+	whole  = "/model/amazon.nova-lite-v1%3A0/converse"
 	path   = "/model/amazon.nova-lite-v1%3A0/converse-stream"
 	signed = "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20260301/eu-west-1/bedrock/aws4_request, SignedHeaders=host;x-amz-date, Signature=0000000000000000000000000000000000000000000000000000000000000000"
 	least  = `{"messages":[{"role":"user","content":[{"text":"x"}]}]}`
@@ -79,6 +80,41 @@ func TestAnAnswerIsAnEventStream(t *testing.T) {
 	}
 }
 
+func TestAWholeAnswerIsJSON(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	code, answer := post(t, s, whole, signed, least)
+	const want = `{"metrics":{"latencyMs":1},"output":{"message":{"content":[{"text":"Hello."}],"role":"assistant"}},` +
+		`"stopReason":"end_turn","usage":{"inputTokens":10,"outputTokens":2,"totalTokens":12}}`
+	if code != "" || string(answer) != want {
+		t.Errorf("answered %q %s, want %s", code, answer, want)
+	}
+	if calls := s.Calls(); len(calls) != 1 || calls[0].Operation != "converse" || calls[0].Model != "amazon.nova-lite-v1:0" {
+		t.Errorf("the call was recorded as %+v", calls)
+	}
+	if code, _ := post(t, s, whole, "", least); code != "ValidationException" || len(s.Violations()) != 1 {
+		t.Errorf("unsigned it is answered %q, with the violations %q", code, s.Violations())
+	}
+}
+
+func TestStreamingAloneIsRefused(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	s.RefuseStreaming("no streaming")
+	s.Inject(bedrockfake.Fail(429, "ThrottlingException", "").Times(1))
+	var got []string
+	for _, path := range []string{path, whole, path, whole} {
+		code, _ := post(t, s, path, signed, least)
+		got = append(got, code)
+	}
+	if want := []string{"ValidationException", "ThrottlingException", "ValidationException", ""}; !slices.Equal(got, want) {
+		t.Errorf("the answers are %q, want %q", got, want)
+	}
+	if v := s.Violations(); len(v) != 0 {
+		t.Errorf("what is refused so breaks no rule, but there is %q", v)
+	}
+}
+
 func TestRules(t *testing.T) {
 	t.Parallel()
 	const (
@@ -124,10 +160,10 @@ func TestRules(t *testing.T) {
 	}
 }
 
-func TestOnlyConverseStreamIsServed(t *testing.T) {
+func TestNothingElseIsServed(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	for _, path := range []string{"/", "/model/x/converse", "/model/x/y/converse-stream"} {
+	for _, path := range []string{"/", "/model/x/invoke", "/model/x/y/converse-stream", "/model/x/y/converse"} {
 		if code, _ := post(t, s, path, signed, least); code != "UnknownOperationException" {
 			t.Errorf("%s is answered %q, want UnknownOperationException", path, code)
 		}

@@ -1,21 +1,28 @@
 // Package bedrock is the model.Model of Amazon Bedrock: each model that its
-// Converse API runs, always by ConverseStream (Amazon Bedrock API Reference,
-// "ConverseStream"). A request's Model is what that API calls modelId: the id of
-// a model ("anthropic.claude-3-5-sonnet-20241022-v2:0"), of an inference profile
+// Converse API runs (Amazon Bedrock API Reference, "ConverseStream", "Converse").
+// A request's Model is what that API calls modelId: the id of a model
+// ("anthropic.claude-3-5-sonnet-20241022-v2:0"), of an inference profile
 // ("eu.amazon.nova-lite-v1:0"), or the ARN of one. On AWS the function's role
-// needs bedrock:InvokeModelWithResponseStream for it.
+// needs bedrock:InvokeModelWithResponseStream for it, and bedrock:InvokeModel.
+//
+// A request is asked by ConverseStream. Where that is refused because the model
+// doesn't stream, or not with tools, the same request goes to Converse, and its
+// answer comes all at once. Which models those are is not remembered: it differs
+// from request to request and changes with time, and a refusal costs one round
+// trip.
 //
 // On AWS and on one machine alike, the environment says where Bedrock is and as
 // whom it is asked (package awsclient). A program that may load a profile of
 // ~/.aws hands it over by WithCredentials.
 //
 // request.go turns a model.Request into Converse's shape, answer.go its events
-// into ours, failure.go its exceptions into the three failures that package
-// model promises; transport.go bounds its frames. Whatever fails before the
-// first event of an answer, and would not fail again for the same reason, is
-// tried once more; after it nothing is. An answer is whole only with both its
-// stop reason and its usage: one that ends without is a failure, not a short
-// answer.
+// into ours, whole.go an answer without a stream into those events, failure.go
+// its exceptions into the failures that package model promises;
+// transport.go bounds what is read. Whatever fails before the first event of an
+// answer, or the first byte of one without a stream, and would not fail again for
+// the same reason, is tried once more; after it nothing is. An answer is whole
+// only with both its stop reason and its usage: one that ends without is a
+// failure, not a short answer.
 //
 // A Request whose Messages hold tool calls needs its Tools too, or Bedrock
 // refuses it.
@@ -23,6 +30,7 @@ package bedrock
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"time"
 
@@ -98,14 +106,19 @@ func (b *backend) Stream(ctx context.Context, req model.Request) iter.Seq2[model
 			yield(model.Event{}, err)
 			return
 		}
-		for first := true; ; first = false {
+		var first error
+		for {
 			begun, err := b.call(ctx, input, yield)
 			if err == nil {
 				return
 			}
 			told, passing := diagnose(err)
-			if first && !begun && passing && awsclient.Pause(ctx, retryPause) {
+			if first == nil && !begun && passing && awsclient.Pause(ctx, retryPause) {
+				first = told
 				continue
+			}
+			if first != nil {
+				told = model.Twice(first, told)
 			}
 			if end := ended(ctx); end != nil {
 				told = end
@@ -119,11 +132,10 @@ func (b *backend) Stream(ctx context.Context, req model.Request) iter.Seq2[model
 // call runs input once. It returns nil if the answer is whole or its consumer
 // has broken out, and reports whether any event had arrived.
 func (b *backend) call(ctx context.Context, input *bedrockruntime.ConverseStreamInput, yield func(model.Event, error) bool) (begun bool, err error) {
-	out, err := b.client.ConverseStream(ctx, input, withOwnCodec)
+	stream, err := b.ask(ctx, input)
 	if err != nil {
-		return false, err
+		return errors.Is(err, errCut), err
 	}
-	stream := out.GetStream()
 	defer stream.Close()
 
 	var a answer
@@ -133,6 +145,8 @@ func (b *backend) call(ctx context.Context, input *bedrockruntime.ConverseStream
 		switch {
 		case err != nil:
 			return true, err
+		case ctx.Err() != nil: // what is left of a whole answer would come all the same
+			return true, ctx.Err()
 		case event.Stop != "":
 			drain(stream.Events())
 			yield(event, nil)
@@ -145,6 +159,23 @@ func (b *backend) call(ctx context.Context, input *bedrockruntime.ConverseStream
 		return begun, err
 	}
 	return begun, errCut
+}
+
+// ask returns the answer to input, which may have come whole. A failure that is
+// errCut is that of a whole one on its way: it is on the bill.
+func (b *backend) ask(ctx context.Context, input *bedrockruntime.ConverseStreamInput) (bedrockruntime.ConverseStreamOutputReader, error) {
+	out, err := b.client.ConverseStream(ctx, input, withOwnCodec)
+	if err == nil {
+		return out.GetStream(), nil
+	}
+	if !unstreamed(err) {
+		return nil, err
+	}
+	all, err := b.client.Converse(ctx, wholeInput(input))
+	if err != nil {
+		return nil, err
+	}
+	return newWhole(all)
 }
 
 // withOwnCodec gives a call its own codec. The client's is shared by all of its

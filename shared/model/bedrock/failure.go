@@ -19,7 +19,10 @@ import (
 // maxText bounds what an error repeats of somebody else's text, in bytes.
 const maxText = 300
 
-var errCut = errors.New("the answer was cut off")
+var (
+	errCut      = errors.New("the answer was cut off")
+	errTooLarge = fmt.Errorf("%w: more than %d bytes", model.ErrTooLarge, maxWhole)
+)
 
 // ended is the error of a ctx that has ended.
 func ended(ctx context.Context) error {
@@ -41,6 +44,9 @@ func diagnose(err error) (told error, passing bool) {
 	if isException {
 		name := upperFirst(exception.ErrorCode())
 		if kind, passing := byName(name); kind != nil {
+			if kind == model.ErrRefused {
+				kind = model.Refusal(exception.ErrorMessage())
+			}
 			return fmt.Errorf("%w: %s: %s", kind, name, quote(exception.ErrorMessage())), passing
 		}
 	}
@@ -68,6 +74,10 @@ func diagnose(err error) (told error, passing bool) {
 		return fmt.Errorf("%w: %w", model.ErrFailed, err), false
 	case errors.Is(err, errCut):
 		return fmt.Errorf("%w: %s", model.ErrFailed, quote(err.Error())), true
+	case errors.Is(err, errTooLarge):
+		return errTooLarge, false
+	case isResponse: // garbage for a whole answer; the SDK's text has some of it
+		return fmt.Errorf("%w: the answer is garbled", model.ErrFailed), false
 	default: // garbage, and what the SDK refuses to send
 		return fmt.Errorf("%w: %s", model.ErrFailed, quote(err.Error())), false
 	}
@@ -91,7 +101,9 @@ func byName(name string) (kind error, passing bool) {
 		return model.ErrTimeout, false
 	case "InternalServerException", "ModelStreamErrorException":
 		return model.ErrFailed, true
-	case "ValidationException", "ModelErrorException":
+	case "ValidationException":
+		return model.ErrRefused, false
+	case "ModelErrorException":
 		return model.ErrFailed, false
 	default:
 		return nil, false
@@ -107,6 +119,8 @@ func byStatus(status int) (kind error, passing bool) {
 		return model.ErrUnavailable, true
 	case http.StatusRequestTimeout, http.StatusGatewayTimeout:
 		return model.ErrTimeout, false
+	case http.StatusRequestEntityTooLarge:
+		return model.ErrTooLong, false
 	default:
 		return model.ErrFailed, status >= http.StatusInternalServerError
 	}

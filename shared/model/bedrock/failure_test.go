@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"runtime"
 	"strings"
 	"testing"
@@ -21,12 +22,12 @@ import (
 	"postern/tests/bedrockfake"
 )
 
-var kinds = []error{model.ErrFailed, model.ErrUnavailable, model.ErrTimeout}
+var kinds = []error{model.ErrFailed, model.ErrRefused, model.ErrTooLong, model.ErrUnavailable, model.ErrTimeout}
 
 // isOnly reports whether err is want, and no other of the kinds.
 func isOnly(err, want error) bool {
 	for _, kind := range kinds {
-		if errors.Is(err, kind) != (kind == want) {
+		if errors.Is(err, kind) != errors.Is(want, kind) {
 			return false
 		}
 	}
@@ -51,7 +52,10 @@ func TestFailuresBeforeAnAnswer(t *testing.T) {
 		{"over quota", bedrockfake.Fail(400, "ServiceQuotaExceededException", "x"), model.ErrUnavailable, `ServiceQuotaExceededException: "x"`, 1},
 		{"slow model", bedrockfake.Fail(408, "ModelTimeoutException", "x"), model.ErrTimeout, `ModelTimeoutException: "x"`, 1},
 		{"internal", bedrockfake.Fail(500, "InternalServerException", "x"), model.ErrFailed, `InternalServerException: "x"`, 2},
-		{"invalid", bedrockfake.Fail(400, "ValidationException", "The provided model identifier is invalid."), model.ErrFailed, `ValidationException: "The provided model identifier is invalid."`, 1},
+		{"invalid", bedrockfake.Fail(400, "ValidationException", "The provided model identifier is invalid."), model.ErrRefused, `ValidationException: "The provided model identifier is invalid."`, 1},
+		{"too long", bedrockfake.Fail(400, "ValidationException", "Input is too long for requested model."), model.ErrTooLong, `ValidationException: "Input is too long`, 1},
+		{"too long, by the model's own word", bedrockfake.Fail(400, "ValidationException", "The model returned the following errors: Input Tokens Exceeded: Number of input tokens exceeds maximum length."), model.ErrTooLong, "", 1},
+		{"a proxy's 413", bedrockfake.Reply(413, "text/html", strings.NewReader("secret")), model.ErrTooLong, "HTTP status 413", 1},
 		{"broken model", bedrockfake.Fail(424, "ModelErrorException", "x"), model.ErrFailed, `ModelErrorException: "x"`, 1},
 
 		{"a bad token, of which nothing is repeated", bedrockfake.Fail(403, "UnrecognizedClientException", "secret"), model.ErrUnavailable, `HTTP status 403, "UnrecognizedClientException"`, 1},
@@ -66,7 +70,6 @@ func TestFailuresBeforeAnAnswer(t *testing.T) {
 
 		{"broken off", bedrockfake.Drop(), model.ErrFailed, "no answer: \"EOF\"", 2},
 		{"an empty answer", bedrockfake.Reply(200, "application/vnd.amazon.eventstream", strings.NewReader("")), model.ErrFailed, "cut off", 2},
-		{"a reset after the response's header", bedrockfake.Handle(reset), model.ErrFailed, "cut off: read tcp", 2},
 		{"a page for an answer", bedrockfake.Reply(200, "text/html", strings.NewReader("<html><body>Log in to the network</body></html>")), model.ErrFailed, "a frame of", 1},
 		{"zeros for an answer", bedrockfake.Reply(200, "application/vnd.amazon.eventstream", zeros()), model.ErrFailed, "a frame of", 1},
 	} {
@@ -106,7 +109,7 @@ func TestFailuresInsideAnAnswer(t *testing.T) {
 		{"unavailable", bedrockfake.Exception("serviceUnavailableException", "x"), model.ErrUnavailable, `ServiceUnavailableException: "x"`, 2},
 		{"internal", bedrockfake.Exception("internalServerException", "x"), model.ErrFailed, `InternalServerException: "x"`, 2},
 		{"broken stream", bedrockfake.Exception("modelStreamErrorException", "x"), model.ErrFailed, `ModelStreamErrorException: "x"`, 2},
-		{"invalid", bedrockfake.Exception("validationException", "x"), model.ErrFailed, `ValidationException: "x"`, 1},
+		{"invalid", bedrockfake.Exception("validationException", "x"), model.ErrRefused, `ValidationException: "x"`, 1},
 		{"slow, which the stream's model doesn't have", bedrockfake.Exception("modelTimeoutException", "x"), model.ErrTimeout, `ModelTimeoutException: "x"`, 1},
 		{"an undocumented exception", bedrockfake.Exception("brandNewException", "secret"), model.ErrFailed, `"brandNewException"`, 1},
 		{"an unmodelled error", bedrockfake.Error("InternalError", "secret"), model.ErrFailed, `"InternalError"`, 1},
@@ -229,28 +232,56 @@ func TestASecondTryMaySucceed(t *testing.T) {
 	}
 }
 
+// The first try may be on a bill, whatever becomes of the second.
+func TestABillOfTwoTries(t *testing.T) {
+	t.Parallel()
+	fake, m := start(t)
+	fake.Inject(bedrockfake.Drop())
+	fake.Inject(bedrockfake.Fail(429, "ThrottlingException", "x"))
+	if _, err := collect(t.Context(), t, m, hello()); !isOnly(err, model.ErrFailed) {
+		t.Errorf("the error is %v", err)
+	}
+}
+
 func TestAnErrorsTextIsBounded(t *testing.T) {
 	t.Parallel()
 	fake, m := start(t)
 	fake.Inject(bedrockfake.Fail(400, "ValidationException", strings.Repeat("ä", 299)+"\x00\x1b[31m"))
 	_, err := collect(t.Context(), t, m, hello())
-	want := fmt.Sprintf("%v: ValidationException: %q", model.ErrFailed, strings.Repeat("ä", 150))
+	want := fmt.Sprintf("%v: ValidationException: %q", model.ErrRefused, strings.Repeat("ä", 150))
 	if err == nil || err.Error() != want {
 		t.Errorf("the error is %v, want %s", err, want)
 	}
 }
 
-// reset begins a response and resets the connection.
-func reset(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Length", "1000")
-	http.NewResponseController(w).Flush()
-	time.Sleep(50 * time.Millisecond) // a reset overtakes what isn't read yet
-	conn, _, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		panic(err)
+// A reset overtakes what isn't read yet, so it waits for the client to have the
+// response's header.
+func TestAResetAfterTheHeader(t *testing.T) {
+	t.Parallel()
+	fake, m := start(t)
+	there := make(chan struct{}, 9)
+	fake.Inject(bedrockfake.Handle(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		http.NewResponseController(w).Flush()
+		select {
+		case <-there:
+		case <-r.Context().Done():
+		}
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+	}))
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotFirstResponseByte: func() { there <- struct{}{} }})
+	events, err := collect(ctx, t, m, hello())
+	if !isOnly(err, model.ErrFailed) || !strings.Contains(err.Error(), "cut off: read tcp") || len(events) != 0 {
+		t.Errorf("%v, and the error is %v", events, err)
 	}
-	conn.(*net.TCPConn).SetLinger(0)
-	conn.Close()
+	if n := len(fake.Calls()); n != 2 {
+		t.Errorf("%d calls, want 2", n)
+	}
 }
 
 // prelude is how a frame begins: the two lengths and their checksum.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 
 	"postern/shared/awsclient"
 )
@@ -15,10 +16,12 @@ const (
 	maxError  = 64 << 10
 	maxFrame  = 1 << 20
 	maxAnswer = 64 << 20
+	maxWhole  = 2 << 20 // without frames: 16 a token; read, one may take 60 times as much
 )
 
-// bounded holds an answer to its frames, and an error to its length: the SDK
-// reads the body of one, and a frame of up to 4 GB, into memory.
+// bounded holds an answer to its frames, and an error and an answer without
+// frames to their length: the SDK reads the body of those, and a frame of up to
+// 4 GB, into memory.
 type bounded struct{ *awsclient.HTTP }
 
 func (b bounded) Do(req *http.Request) (*http.Response, error) {
@@ -26,8 +29,13 @@ func (b bounded) Do(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader := io.LimitReader(resp.Body, maxError)
-	if resp.StatusCode == http.StatusOK {
+	var reader io.Reader
+	switch {
+	case resp.StatusCode != http.StatusOK:
+		reader = io.LimitReader(resp.Body, maxError)
+	case strings.HasSuffix(req.URL.Path, "/converse"):
+		reader = &unframed{body: resp.Body}
+	default:
 		reader = &frames{body: resp.Body}
 	}
 	resp.Body = struct {
@@ -35,6 +43,29 @@ func (b bounded) Do(req *http.Request) (*http.Response, error) {
 		io.Closer
 	}{reader, resp.Body}
 	return resp, nil
+}
+
+// unframed passes an answer without frames on, up to maxWhole; a connection that
+// breaks is told as errCut.
+type unframed struct {
+	body io.Reader
+	have int
+}
+
+func (u *unframed) Read(p []byte) (int, error) {
+	n, err := u.body.Read(p)
+	if u.have += n; u.have > maxWhole {
+		return 0, errTooLarge
+	}
+	return n, orCut(err)
+}
+
+// orCut makes errCut of a failure to read.
+func orCut(err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errCut, err)
 }
 
 // frames passes an event stream on, but no frame that is too long or whose
@@ -72,8 +103,5 @@ func (f *frames) Read(p []byte) (int, error) {
 		}
 		f.left, f.have = int(whole)-len(f.head), 0
 	}
-	if err != nil && err != io.EOF {
-		err = fmt.Errorf("%w: %w", errCut, err)
-	}
-	return n, err
+	return n, orCut(err)
 }

@@ -20,7 +20,7 @@ import (
 
 // failure is a failure of the upstream, in words for the log.
 type failure struct {
-	kind     error // model.ErrFailed, model.ErrUnavailable or model.ErrTimeout
+	kind     error // one of package model's
 	text     string
 	mayRetry bool
 	wait     time.Duration // before the other try
@@ -136,6 +136,9 @@ func refused(response *http.Response, body *reply) *failure {
 	if shown := excerpt(string(text), body.key); shown != "" {
 		f.text += ": " + shown
 	}
+	if f.kind == model.ErrRefused {
+		f.kind = model.Refusal(string(text))
+	}
 	switch status {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		f.wait, f.mayRetry = pauseOf(response.Header)
@@ -161,6 +164,10 @@ func kindOf(status int) error {
 		status == http.StatusForbidden, status == http.StatusNotFound,
 		status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
 		return model.ErrUnavailable
+	case status == http.StatusRequestEntityTooLarge:
+		return model.ErrTooLong
+	case status == http.StatusBadRequest, status == http.StatusUnprocessableEntity:
+		return model.ErrRefused
 	default:
 		return model.ErrFailed
 	}

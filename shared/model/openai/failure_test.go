@@ -29,8 +29,8 @@ import (
 // isKind tells that err is of one kind, and of one alone.
 func isKind(t *testing.T, err, want error) {
 	t.Helper()
-	for _, kind := range []error{model.ErrFailed, model.ErrUnavailable, model.ErrTimeout} {
-		if errors.Is(err, kind) != (kind == want) {
+	for _, kind := range []error{model.ErrFailed, model.ErrRefused, model.ErrTooLong, model.ErrUnavailable, model.ErrTimeout} {
+		if errors.Is(err, kind) != errors.Is(want, kind) {
 			t.Errorf("%v: is it %q? %v", err, kind, errors.Is(err, kind))
 		}
 	}
@@ -44,7 +44,7 @@ func TestStatuses(t *testing.T) {
 		want   error
 		tries  int
 	}{
-		{400, model.ErrFailed, 1},
+		{400, model.ErrRefused, 1},
 		{401, model.ErrUnavailable, 1}, // the key is wrong
 		{402, model.ErrUnavailable, 1}, // the account is empty
 		{403, model.ErrUnavailable, 1}, // the key may not
@@ -52,8 +52,9 @@ func TestStatuses(t *testing.T) {
 		{405, model.ErrFailed, 1},
 		{408, model.ErrTimeout, 1},
 		{409, model.ErrFailed, 1},
-		{413, model.ErrFailed, 1},
-		{422, model.ErrFailed, 1},
+		{413, model.ErrTooLong, 1},
+		{415, model.ErrFailed, 1},
+		{422, model.ErrRefused, 1},
 		{429, model.ErrUnavailable, 2},
 		{500, model.ErrFailed, 1},
 		{501, model.ErrFailed, 1},
@@ -87,6 +88,46 @@ func TestStatuses(t *testing.T) {
 					t.Errorf("%q isn't in %q", part, err)
 				}
 			}
+		})
+	}
+}
+
+// What is longer than the window is refused with one status by all, and with words
+// of its own by each.
+func TestTooLong(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]error{
+		`{"error":{"message":"This model's maximum context length is 8192 tokens.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}`: model.ErrTooLong,
+		`{"object":"error","message":"This model's maximum context length is 4096 tokens. However, you requested 5000 tokens","type":"BadRequestError"}`:                 model.ErrTooLong,
+		`{"error":{"code":400,"message":"the request exceeds the available context size","type":"exceed_context_size_error"}}`:                                           model.ErrTooLong,
+		`{"error":{"message":"litellm.ContextWindowExceededError: ..."}}`:                                                                                                model.ErrTooLong,
+		`{"error":{"message":"temperature is too high"}}`:                                                                                                                model.ErrRefused,
+		``: model.ErrRefused,
+	} {
+		u := serve(t, refuses(400, body))
+		_, err := run(t, u.model(t))
+		isKind(t, err, want)
+	}
+}
+
+// The first try may be on a bill, whatever becomes of the second.
+func TestABillOfTwoTries(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct {
+		first, second int
+		want          error
+	}{
+		"it may have run":             {502, 429, model.ErrFailed},
+		"it may have run for long":    {504, 503, model.ErrTimeout},
+		"neither has":                 {429, 503, model.ErrUnavailable},
+		"the second may have":         {429, 502, model.ErrFailed},
+		"the second refuses the text": {502, 400, model.ErrFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := serve(t, refuses(row.first, ""), refuses(row.second, ""))
+			_, err := run(t, u.model(t))
+			isKind(t, err, row.want)
 		})
 	}
 }
@@ -161,51 +202,54 @@ func TestBrokenConnection(t *testing.T) {
 	// The server's first connections, as many as the burst before, die under their
 	// second request.
 	type number struct{}
+	calls := func(t *testing.T, burst int) (died, connections int64) {
+		var dead, made atomic.Int64
+		var together sync.WaitGroup // so that each of the burst needs a connection
+		together.Add(burst)
+		u := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			if seen := r.Context().Value(number{}).(*atomic.Int64); seen.Add(1) > 1 {
+				dead.Add(1)
+				hangsUp(w, r)
+				return
+			}
+			if made.Load() <= int64(burst) {
+				together.Done()
+				together.Wait()
+			}
+			hello()(w, r)
+		}))
+		u.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+			made.Add(1)
+			return context.WithValue(ctx, number{}, new(atomic.Int64))
+		}
+		u.Start()
+		defer u.Close()
+		m := client(t, openai.Config{BaseURL: u.URL})
+		var all sync.WaitGroup
+		for range burst {
+			all.Go(func() {
+				if _, err := run(t, m); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		events, err := run(t, m)
+		if err != nil || said(events) != "Hello" {
+			t.Errorf("got %v, %v", events, err)
+		}
+		return dead.Load(), made.Load()
+	}
 	for burst := range 4 {
 		t.Run(fmt.Sprintf("it was used before, as were %d", burst), func(t *testing.T) {
 			t.Parallel()
-			var connections, died atomic.Int64
-			together := make(chan struct{})
-			u := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				io.Copy(io.Discard, r.Body)
-				if seen := r.Context().Value(number{}).(*atomic.Int64); seen.Add(1) > 1 {
-					died.Add(1)
-					hangsUp(w, r)
-					return
-				}
-				if connections.Load() <= int64(burst) {
-					together <- struct{}{}
-				}
-				hello()(w, r)
-			}))
-			u.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
-				connections.Add(1)
-				return context.WithValue(ctx, number{}, new(atomic.Int64))
+			died, connections := calls(t, burst)
+			for n := 0; n < 20 && died == 0 && burst > 0; n++ { // a busy machine may have kept none, as their answers' ends were late
+				died, connections = calls(t, burst)
 			}
-			u.Start()
-			defer u.Close()
-			m := client(t, openai.Config{BaseURL: u.URL})
-			var all sync.WaitGroup
-			for range burst {
-				all.Go(func() {
-					if _, err := run(t, m); err != nil {
-						t.Error(err)
-					}
-				})
-			}
-			for range burst {
-				for connections.Load() < int64(burst) {
-					time.Sleep(time.Millisecond)
-				}
-				<-together
-			}
-			all.Wait()
-			events, err := run(t, m)
-			if err != nil || said(events) != "Hello" {
-				t.Errorf("got %v, %v", events, err)
-			}
-			if want := int64(min(burst, 1)); died.Load() != want || connections.Load() != int64(burst)+1 {
-				t.Errorf("%d connections were tried in vain, want %d; %d in all", died.Load(), want, connections.Load())
+			if want := int64(min(burst, 1)); died != want || connections != int64(burst)+1 {
+				t.Errorf("%d connections were tried in vain, want %d; %d in all", died, want, connections)
 			}
 		})
 	}
@@ -309,12 +353,12 @@ func TestSwitchingProtocols(t *testing.T) {
 			before := time.Now()
 			_, err := run(t, client(t, openai.Config{BaseURL: url}))
 			isKind(t, err, model.ErrFailed)
-			if took := time.Since(before); took > 500*time.Millisecond || !strings.Contains(err.Error(), "status 101") {
+			if took := time.Since(before); took > tooLong || !strings.Contains(err.Error(), "status 101") {
 				t.Errorf("%v after %v", err, took)
 			}
 			select {
 			case <-closed:
-			case <-time.After(5 * time.Second):
+			case <-time.After(tooLong):
 				t.Error("the connection is still open")
 			}
 		})
@@ -362,14 +406,20 @@ func TestPause(t *testing.T) {
 		})
 	}
 	t.Run("ends with the caller", func(t *testing.T) {
-		u := serve(t, refuses(503, "", "Retry-After", "2"))
-		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(100*time.Millisecond, cancel)
-		before := time.Now()
-		_, err := collect(t, u.model(t).Stream(ctx, ask))
-		if took := time.Since(before); err != context.Canceled || took > time.Second {
-			t.Errorf("%v after %v", err, took)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			tries := 0
+			m := client(t, openai.Config{HTTPClient: &http.Client{Transport: roundTrip(func(*http.Request) (*http.Response, error) {
+				tries++
+				return &http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {"2"}}, Body: http.NoBody}, nil
+			})}})
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(100*time.Millisecond, cancel)
+			before := time.Now()
+			_, err := collect(t, m.Stream(ctx, ask))
+			if took := time.Since(before); err != context.Canceled || took != 100*time.Millisecond || tries != 1 {
+				t.Errorf("%v after %v and %d tries", err, took, tries)
+			}
+		})
 	})
 }
 
@@ -478,18 +528,22 @@ func TestTooSlow(t *testing.T) {
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%v isn't the context's error", err)
 			}
-			if took := time.Since(before); took > 5*time.Second {
+			if took := time.Since(before); took > tooLong {
 				t.Errorf("it took %v", took)
 			}
 		})
 	}
 
 	t.Run("by the HTTP client's own measure", func(t *testing.T) {
-		u := serve(t, waits)
-		_, err := run(t, client(t, openai.Config{BaseURL: u.URL, HTTPClient: &http.Client{Transport: &http.Transport{ResponseHeaderTimeout: 50 * time.Millisecond}}}))
+		u, tries := serve(t, waits), 0 // counted here: on a busy machine one may end before it arrives
+		transport := &http.Transport{ResponseHeaderTimeout: 50 * time.Millisecond}
+		_, err := run(t, client(t, openai.Config{BaseURL: u.URL, HTTPClient: &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			tries++
+			return transport.RoundTrip(r)
+		})}}))
 		isKind(t, err, model.ErrTimeout)
-		if n := len(u.received()); n != 1 {
-			t.Errorf("%d tries: another would take as long", n)
+		if tries != 1 {
+			t.Errorf("%d tries: another would take as long", tries)
 		}
 		u = serve(t, func(w http.ResponseWriter, r *http.Request) { says(text("Hel"))(w, r); waits(w, r) })
 		_, err = run(t, client(t, openai.Config{BaseURL: u.URL, HTTPClient: &http.Client{Timeout: 100 * time.Millisecond}}))
@@ -511,7 +565,7 @@ func TestTooSlow(t *testing.T) {
 		before := time.Now()
 		_, err := run(t, u.model(t))
 		isKind(t, err, model.ErrFailed)
-		if took := time.Since(before); took > 5*time.Second || !strings.HasSuffix(err.Error(), "500 Internal Server Error: Oh") {
+		if took := time.Since(before); took > tooLong || !strings.HasSuffix(err.Error(), "500 Internal Server Error: Oh") {
 			t.Errorf("%v after %v", err, took)
 		}
 		<-u.left
@@ -534,7 +588,7 @@ func TestLeaving(t *testing.T) {
 		t.Helper()
 		select {
 		case <-u.left:
-		case <-time.After(5 * time.Second):
+		case <-time.After(tooLong):
 			t.Error("the upstream has not seen it")
 		}
 		if n := len(u.received()); n != 1 {
@@ -560,9 +614,8 @@ func TestLeaving(t *testing.T) {
 	})
 	t.Run("the context ends before the header", func(t *testing.T) {
 		t.Parallel()
-		u := serve(t, waits)
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(50*time.Millisecond, cancel)
+		u := serve(t, func(w http.ResponseWriter, r *http.Request) { cancel(); waits(w, r) })
 		if _, err := collect(t, u.model(t).Stream(ctx, ask)); err != context.Canceled {
 			t.Errorf("got %v", err)
 		}
@@ -749,7 +802,7 @@ func TestEndless(t *testing.T) {
 				if n > test.most {
 					t.Errorf("the upstream could send %d bytes", n)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(tooLong):
 				t.Error("the connection is still open")
 			}
 		})
@@ -838,7 +891,7 @@ func TestKeyIsNotShown(t *testing.T) {
 	t.Run("when it is short", func(t *testing.T) {
 		u := serve(t, refuses(400, "the key hunter2 is short, hunter2hunter2"))
 		_, err := run(t, client(t, openai.Config{BaseURL: u.URL, Key: keyIs("hunter2")}))
-		if want := "model backend failed: status 400 Bad Request: the key [redacted] is short, [redacted]"; err.Error() != want {
+		if want := "model backend failed: it refuses the request: status 400 Bad Request: the key [redacted] is short, [redacted]"; err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	})

@@ -171,7 +171,9 @@ func (s *server) open(ctx context.Context, req model.Request) (*reply, error) {
 		if f.fresh {
 			s.http.CloseIdleConnections() // after a burst there are more like the one that was dead
 		}
-		answered, err = s.post(ctx, body)
+		if answered, err = s.post(ctx, body); err != nil {
+			err = model.Twice(f, err)
+		}
 	}
 	return answered, err
 }

@@ -203,10 +203,13 @@ func collect(t testing.TB, stream iter.Seq2[model.Event, error]) (events []model
 // on after the answer, so whatever ends with the answer, the package has ended.
 func run(t testing.TB, m model.Model) ([]model.Event, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*tooLong)
 	t.Cleanup(cancel)
 	return collect(t, m.Stream(ctx, ask))
 }
+
+// tooLong is what nothing here takes that ends by itself, on a busy machine either.
+const tooLong = 30 * time.Second
 
 func said(events []model.Event) string {
 	var b strings.Builder
