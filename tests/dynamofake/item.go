@@ -48,6 +48,23 @@ type request struct {
 	Limit                               *int
 }
 
+// leadingKey is the partition key that a request names, or "" if it names none.
+func (in *request) leadingKey() string {
+	pk := in.Key["pk"].S
+	if in.Item != nil {
+		pk = in.Item["pk"].S
+	}
+	if in.KeyConditionExpression != nil {
+		if m := keyShape.FindStringSubmatch(*in.KeyConditionExpression); m != nil {
+			pk = in.ExpressionAttributeValues[m[1]].S
+		}
+	}
+	if pk == nil {
+		return ""
+	}
+	return *pk
+}
+
 // unmet is a condition that wasn't met.
 type unmet struct{ item item } // nil: there is none, or it wasn't asked for
 

@@ -9,6 +9,9 @@
 // request stands too that wasn't signed or read without consistency: every test
 // of ours should find it empty.
 //
+// Authorize has somebody decide which calls are allowed, as IAM does; others are
+// refused as DynamoDB refuses them, and are Violations too.
+//
 // Inject makes calls fail in the ways that services fail: errors, throttles,
 // answers that are late, lost or garbage, connections that break. Calls counts
 // what arrived. Nothing here knows the time: like DynamoDB's own clean-up, which
@@ -32,7 +35,11 @@ import (
 	"sync"
 )
 
-const maxRequest = 16 << 20
+const (
+	account    = "123456789012"
+	region     = "us-east-1"
+	maxRequest = 16 << 20
+)
 
 // Server is one region's DynamoDB. It is safe for concurrent use.
 type Server struct {
@@ -44,6 +51,7 @@ type Server struct {
 
 	mu         sync.Mutex
 	tables     map[string]tableItems
+	allows     func(principal, action, resource, leadingKey string) bool // nil: everything
 	faults     []*Fault
 	calls      map[string]int
 	total      int
@@ -75,6 +83,20 @@ func (s *Server) Create(table string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tables[table] = tableItems{}
+}
+
+// ARN is how IAM's policies name a table.
+func ARN(table string) string {
+	return "arn:aws:dynamodb:" + region + ":" + account + ":table/" + table
+}
+
+// Authorize has allows asked about each call before it is done: by whom, which is
+// the access key's id in its signature, what ("dynamodb:GetItem"), of which table
+// (an ARN), and with which partition key.
+func (s *Server) Authorize(allows func(principal, action, resource, leadingKey string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.allows = allows
 }
 
 // Calls returns how many calls of an operation arrived, failed ones too; of ""
@@ -113,9 +135,9 @@ func (s *Server) Violations() []string {
 	return slices.Clone(s.violations)
 }
 
-// signature is what SigV4 leaves in a request for this service. It is not
-// verified: the fake doesn't know the caller's key.
-var signature = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=[^/ ]+/\d{8}/[a-z0-9-]+/dynamodb/aws4_request, ?SignedHeaders=[a-z0-9;-]*\bhost\b[a-z0-9;-]*, ?Signature=[0-9a-f]{64}$`)
+// signature is what SigV4 leaves in a request for this service: first the access
+// key's id. It is not verified: the fake doesn't know the caller's key.
+var signature = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=([^/ ]+)/\d{8}/[a-z0-9-]+/dynamodb/aws4_request, ?SignedHeaders=[a-z0-9;-]*\bhost\b[a-z0-9;-]*, ?Signature=[0-9a-f]{64}$`)
 
 // ServeHTTP implements http.Handler. Start has connected it already.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -125,13 +147,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	operation, known := strings.CutPrefix(r.Header.Get("X-Amz-Target"), "DynamoDB_20120810.")
 	x := &exchange{w: w, r: r, closed: s.closed, serve: func() reply {
+		signer := signature.FindStringSubmatch(r.Header.Get("Authorization"))
 		switch {
 		case r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/x-amz-json-1.0" || !known:
 			return s.refuse("UnknownOperationException", "")
-		case !signature.MatchString(r.Header.Get("Authorization")) || r.Header.Get("X-Amz-Date") == "":
+		case signer == nil || r.Header.Get("X-Amz-Date") == "":
 			return s.refuse("MissingAuthenticationTokenException", "the request isn't signed with SigV4")
 		}
-		return s.operate(operation, body)
+		return s.operate(signer[1], operation, body)
 	}}
 	if fault := s.arrive(operation); fault != nil {
 		fault.act(x)
@@ -162,8 +185,8 @@ func (s *Server) arrive(operation string) *Fault {
 	return nil
 }
 
-// operate does one request, all of it or nothing.
-func (s *Server) operate(operation string, body []byte) reply {
+// operate does one request of principal's, all of it or nothing.
+func (s *Server) operate(principal, operation string, body []byte) reply {
 	var in request
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields()
@@ -178,6 +201,11 @@ func (s *Server) operate(operation string, body []byte) reply {
 	}
 	s.mu.Lock()
 	items, known := s.tables[in.TableName]
+	allows := s.allows
+	if action, key := "dynamodb:"+operation, in.leadingKey(); allows != nil && !allows(principal, action, ARN(in.TableName), key) {
+		s.mu.Unlock()
+		return s.deny(principal, action, ARN(in.TableName), key)
+	}
 	if !known {
 		s.mu.Unlock()
 		return failure(http.StatusBadRequest, "ResourceNotFoundException", "Requested resource not found", nil)
@@ -201,6 +229,17 @@ func (s *Server) refuse(code, why string) reply {
 	defer s.mu.Unlock()
 	s.violations = append(s.violations, fmt.Sprintf("%s: %s", code, why))
 	return failure(http.StatusBadRequest, code, why, nil)
+}
+
+// deny answers what IAM doesn't allow. AWS doesn't say which partition it was.
+func (s *Server) deny(principal, action, resource, leadingKey string) reply {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	why := fmt.Sprintf("User: arn:aws:sts::%s:assumed-role/%s is not authorized to perform: %s on resource: %s because no identity-based policy allows the %[3]s action",
+		account, principal, action, resource)
+	s.violations = append(s.violations, fmt.Sprintf("AccessDeniedException: %s (partition %q)", why, leadingKey))
+	body, _ := json.Marshal(map[string]string{"__type": "com.amazon.coral.service#AccessDeniedException", "Message": why}) // can't fail
+	return reply{http.StatusBadRequest, body}
 }
 
 // reply is an answer that hasn't been sent yet.

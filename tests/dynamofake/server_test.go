@@ -307,6 +307,47 @@ func TestACallIsSignedForDynamoDB(t *testing.T) {
 	}
 }
 
+func TestACallThatIsNotAllowedIsRefused(t *testing.T) {
+	t.Parallel()
+	key := func(table, partition string) string {
+		return `"TableName":"` + table + `","Key":{"pk":{"S":"` + partition + `"},"sk":{"S":"a"}}`
+	}
+	for _, row := range []struct{ operation, body, table, partition string }{
+		{"GetItem", `{"ConsistentRead":true,` + key("t", "p") + `}`, "t", "p"},
+		{"GetItem", `{"ConsistentRead":true,` + key("elsewhere", "q") + `}`, "elsewhere", "q"},
+		{"PutItem", `{"TableName":"t","Item":{"pk":{"S":"new"},"sk":{"S":"a"}},"ConditionExpression":"attribute_not_exists(pk)"}`, "t", "new"},
+		{"UpdateItem", `{"ConditionExpression":"attribute_exists(pk)","UpdateExpression":"REMOVE n",` + key("t", "p") + `}`, "t", "p"},
+		{"DeleteItem", `{"ConditionExpression":"attribute_exists(pk)",` + key("t", "p") + `}`, "t", "p"},
+		{"Query", `{"TableName":"t","ConsistentRead":true,"KeyConditionExpression":"pk = :p AND sk > :s","ExpressionAttributeValues":{":p":{"S":"p"},":s":{"S":"0"}}}`, "t", "p"},
+	} {
+		t.Run(row.operation, func(t *testing.T) {
+			t.Parallel()
+			s := start(t)
+			asked := ""
+			s.Authorize(func(principal, action, resource, leadingKey string) bool {
+				asked = fmt.Sprintf("%s %s %s %q", principal, action, resource, leadingKey)
+				return false
+			})
+			arn := "arn:aws:dynamodb:us-east-1:123456789012:table/" + row.table
+			got := call(t, s, row.operation, row.body)
+			if !strings.HasPrefix(got, "400 ") || !strings.Contains(got, "#AccessDeniedException") ||
+				!strings.Contains(got, "is not authorized to perform: dynamodb:"+row.operation+" on resource: "+arn+" because") {
+				t.Error(got)
+			}
+			if want := fmt.Sprintf("AKIA dynamodb:%s %s %q", row.operation, arn, row.partition); asked != want || arn != dynamofake.ARN(row.table) {
+				t.Errorf("asked about %s, want %s", asked, want)
+			}
+			if v := fmt.Sprint(s.Violations()); !strings.Contains(v, "AccessDeniedException") || !strings.Contains(v, fmt.Sprintf("partition %q", row.partition)) {
+				t.Error(v)
+			}
+			s.Authorize(func(string, string, string, string) bool { return true })
+			if got := call(t, s, "GetItem", read); got != `200 {"Item":`+item+`}` {
+				t.Errorf("after it: %s", got)
+			}
+		})
+	}
+}
+
 func TestPages(t *testing.T) {
 	t.Parallel()
 	s := dynamofake.Start()

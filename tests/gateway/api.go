@@ -39,6 +39,8 @@ type Function struct {
 	MemoryMB int
 	// Environment holds the function's variables, evaluated.
 	Environment map[string]string
+	// Role is what the function may do; nil, which is nothing, if it names none.
+	Role Role
 }
 
 // Env returns the variables as NAME=value, sorted, with overrides in place of
@@ -94,7 +96,8 @@ func Load(path string, d Deployment) (*API, error) {
 
 // Parse reads a SAM template. It refuses what this package would get wrong: no
 // API or several, an authorizer with a cache, a mapping expression or a
-// $context variable that API Gateway doesn't know.
+// $context variable that API Gateway doesn't know, a role that needs more of IAM
+// than Role has.
 func Parse(data []byte, d Deployment) (*API, error) {
 	t, err := parseTemplate(data, d)
 	if err != nil {
@@ -236,6 +239,10 @@ func (t *template) addFunction(api *API, name string, properties map[string]any,
 	}
 	for k, v := range object(object(wanted["Environment"])["Variables"]) {
 		f.Environment[k] = text(v)
+	}
+	var err error
+	if f.Role, err = t.role(properties); err != nil {
+		return err
 	}
 	api.Functions[name] = f
 	ref, _ := t.ref(apiID)

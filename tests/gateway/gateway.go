@@ -2,7 +2,8 @@
 // API deployed from our template.yaml would, with Lambdas that run here.
 //
 // Parse reads the template into an API: routes, authorizer, gateway responses,
-// each function's settings. New joins an API with an Invoker for each function
+// each function's settings and its Role, by which an Account tells the fakes of
+// other services whose calls to refuse. New joins an API with an Invoker for each function
 // (a lambdahost.Host, or a stub) and is an http.Handler. A request is matched
 // to a route, shown to the authorizer if the route has one, handed to the
 // function as a proxy event, and its reply turned back into HTTP, streamed

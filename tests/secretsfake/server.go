@@ -9,8 +9,8 @@
 //
 // Inject makes calls fail in the ways that services fail: an error, a reply that
 // hangs or is garbage, a connection that breaks. Calls counts what arrived, and
-// Violations lists calls that were not signed or sent no VersionStage, which
-// every test of ours should find empty. Time is the one that Config.Now gives.
+// Violations lists calls that were not signed, sent no VersionStage or weren't
+// allowed by whoever Authorize named, which every test of ours should find empty. Time is the one that Config.Now gives.
 package secretsfake
 
 import (
@@ -33,7 +33,11 @@ const (
 	Pending  = "AWSPENDING"
 )
 
-const maxRequest = 1 << 20
+const (
+	account    = "123456789012"
+	region     = "us-east-1"
+	maxRequest = 1 << 20
+)
 
 // Config is the fake's surroundings. The zero value will do.
 type Config struct {
@@ -52,6 +56,7 @@ type Server struct {
 
 	mu         sync.Mutex
 	secrets    []*Secret
+	allows     func(principal, action, resource, leadingKey string) bool // nil: everything
 	faults     []*Fault
 	calls      map[string]int
 	total      int
@@ -85,9 +90,19 @@ func (s *Server) Close() {
 func (s *Server) Create(name string) *Secret {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	secret := &Secret{server: s, name: name, arn: "arn:aws:secretsmanager:us-east-1:123456789012:secret:" + name + "-AbCdEf"}
+	secret := &Secret{server: s, name: name, arn: "arn:aws:secretsmanager:" + region + ":" + account + ":secret:" + name + "-AbCdEf"}
 	s.secrets = append(s.secrets, secret)
 	return secret
+}
+
+// Authorize has allows asked about each call before it is answered, as IAM is: by
+// whom, which is the access key's id in its signature, what
+// ("secretsmanager:GetSecretValue"), and of which secret (an ARN). The leading key,
+// which is DynamoDB's, is "".
+func (s *Server) Authorize(allows func(principal, action, resource, leadingKey string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.allows = allows
 }
 
 // Calls returns how many calls asked for a label, failed ones too. An empty
@@ -137,15 +152,16 @@ type request struct {
 	VersionStage string
 }
 
-// signature is what SigV4 leaves in a request for this service. It is not
-// verified: the fake doesn't know the caller's key.
-var signature = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=[^/ ]+/\d{8}/[a-z0-9-]+/secretsmanager/aws4_request, ?SignedHeaders=[a-z0-9;-]*\bhost\b[a-z0-9;-]*, ?Signature=[0-9a-f]{64}$`)
+// signature is what SigV4 leaves in a request for this service: first the access
+// key's id. It is not verified: the fake doesn't know the caller's key.
+var signature = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=([^/ ]+)/\d{8}/[a-z0-9-]+/secretsmanager/aws4_request, ?SignedHeaders=[a-z0-9;-]*\bhost\b[a-z0-9;-]*, ?Signature=[0-9a-f]{64}$`)
 
 // ServeHTTP implements http.Handler. Start has connected it already.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var in request
 	decoded := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&in)
-	signed := signature.MatchString(r.Header.Get("Authorization")) && r.Header.Get("X-Amz-Date") != ""
+	signer := signature.FindStringSubmatch(r.Header.Get("Authorization"))
+	signed := signer != nil && r.Header.Get("X-Amz-Date") != ""
 	fault := s.arrive(in.VersionStage, signed)
 	if fault != nil && fault.act(w, r, s.closed) {
 		return
@@ -160,7 +176,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case decoded != nil:
 		fail(w, http.StatusBadRequest, "SerializationException", decoded.Error())
 	default:
-		s.getSecretValue(w, in)
+		s.getSecretValue(w, signer[1], in)
 	}
 }
 
@@ -192,7 +208,7 @@ func (s *Server) arrive(stage string, signed bool) *Fault {
 	return nil
 }
 
-func (s *Server) getSecretValue(w http.ResponseWriter, in request) {
+func (s *Server) getSecretValue(w http.ResponseWriter, principal string, in request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := slices.IndexFunc(s.secrets, func(secret *Secret) bool { return secret.arn == in.SecretID || secret.name == in.SecretID })
@@ -201,6 +217,13 @@ func (s *Server) getSecretValue(w http.ResponseWriter, in request) {
 		return
 	}
 	secret := s.secrets[i]
+	if s.allows != nil && !s.allows(principal, "secretsmanager:GetSecretValue", secret.arn, "") {
+		why := fmt.Sprintf("User: arn:aws:sts::%s:assumed-role/%s is not authorized to perform: secretsmanager:GetSecretValue on resource: %s because no identity-based policy allows the secretsmanager:GetSecretValue action",
+			account, principal, secret.arn)
+		s.violations = append(s.violations, "AccessDeniedException: "+why)
+		fail(w, http.StatusBadRequest, "AccessDeniedException", why)
+		return
+	}
 	if secret.deleted {
 		fail(w, http.StatusBadRequest, "InvalidRequestException",
 			"You can't perform this operation on the secret because it was marked for deletion.")

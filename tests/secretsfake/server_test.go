@@ -291,6 +291,34 @@ func TestAwaitEndsWithItsContext(t *testing.T) {
 	}
 }
 
+func TestACallThatIsNotAllowedIsRefused(t *testing.T) {
+	t.Parallel()
+	s, _ := start(t)
+	secret, c := s.Create("token"), client(t, s)
+	secret.Put("value")
+	allowed, asked := false, ""
+	s.Authorize(func(principal, action, resource, leadingKey string) bool {
+		asked = strings.Join([]string{principal, action, resource, leadingKey}, " ")
+		return allowed
+	})
+	_, err := get(t.Context(), c, "token", secretsfake.Current)
+	var failure smithy.APIError
+	if !errors.As(err, &failure) || failure.ErrorCode() != "AccessDeniedException" ||
+		!strings.Contains(failure.ErrorMessage(), "is not authorized to perform: secretsmanager:GetSecretValue on resource: "+secret.ARN()) {
+		t.Error(err)
+	}
+	if want := "AKIAEXAMPLE secretsmanager:GetSecretValue " + secret.ARN() + " "; asked != want {
+		t.Errorf("asked about %q", asked)
+	}
+	if len(s.Violations()) != 1 {
+		t.Error(s.Violations())
+	}
+	allowed = true
+	if got := read(t, c, "token", secretsfake.Current); got != "value" || len(s.Violations()) != 1 {
+		t.Errorf("allowed: %s", got)
+	}
+}
+
 func TestCallsAgainstTheRulesAreReported(t *testing.T) {
 	t.Parallel()
 	signed := "AWS4-HMAC-SHA256 Credential=AKIA/20260301/us-east-1/secretsmanager/aws4_request, SignedHeaders=host;x-amz-date, Signature=" + strings.Repeat("a", 64)

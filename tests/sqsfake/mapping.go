@@ -73,7 +73,7 @@ func (m Mapping) event(batch []message) []byte {
 		e.Records = append(e.Records, events.SQSMessage{
 			MessageId: msg.id, ReceiptHandle: msg.receipt, Body: msg.body, Md5OfBody: sum(msg.body),
 			Attributes: msg.attributes(), MessageAttributes: map[string]events.SQSMessageAttribute{},
-			EventSource: "aws:sqs", EventSourceARN: "arn:aws:sqs:" + region + ":" + account + ":" + m.Queue.name, AWSRegion: region,
+			EventSource: "aws:sqs", EventSourceARN: m.Queue.ARN(), AWSRegion: region,
 		})
 	}
 	encoded, _ := json.Marshal(e) // can't fail

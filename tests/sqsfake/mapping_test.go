@@ -37,7 +37,7 @@ func (f function) Invoke(ctx context.Context, payload []byte) (*lambdahost.Resul
 // many invocations that was.
 func run(t *testing.T, m sqsfake.Mapping, n int64, f function) (invocations int64) {
 	t.Helper()
-	ctx, end := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, end := context.WithTimeout(t.Context(), time.Minute)
 	defer end()
 	var times, seen atomic.Int64
 	m.Function = function(func(ctx context.Context, e events.SQSEvent) (string, error) {

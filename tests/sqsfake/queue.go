@@ -52,6 +52,9 @@ func (s *Server) Create(name string, attributes Attributes) *Queue {
 // URL is what clients are configured with.
 func (q *Queue) URL() string { return q.server.URL + "/" + account + "/" + q.name }
 
+// ARN is how IAM's policies, and Lambda's events, name it.
+func (q *Queue) ARN() string { return "arn:aws:sqs:" + region + ":" + account + ":" + q.name }
+
 // Send adds a message, as another client does, and returns its id.
 func (q *Queue) Send(body string) string {
 	q.server.mu.Lock()

@@ -11,9 +11,10 @@
 // sent, at least once: Redeliver hands out anew what is in flight, as SQS may.
 //
 // What the fake doesn't know it refuses, and lists in Violations, where a request
-// stands too that wasn't signed: every test of ours should find it empty. Inject
-// makes calls fail in the ways that services fail: errors, answers that are late,
-// lost or garbage, connections that break. Calls counts what arrived.
+// stands too that wasn't signed, or that whoever Authorize named didn't allow:
+// every test of ours should find it empty. Inject makes calls fail in the ways that
+// services fail: errors, answers that are late, lost or garbage, connections that
+// break. Calls counts what arrived.
 package sqsfake
 
 import (
@@ -46,6 +47,7 @@ type Server struct {
 
 	mu         sync.Mutex
 	queues     []*Queue
+	allows     func(principal, action, resource, leadingKey string) bool // nil: everything
 	faults     []*Fault
 	calls      map[string]int
 	total      int
@@ -71,6 +73,15 @@ func (s *Server) Close() {
 	s.http.Close()
 }
 
+// Authorize has allows asked about each call before it is done, as IAM is: by whom,
+// which is the access key's id in its signature, what ("sqs:SendMessage"), and of
+// which queue (an ARN). The leading key, which is DynamoDB's, is "".
+func (s *Server) Authorize(allows func(principal, action, resource, leadingKey string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.allows = allows
+}
+
 // Calls returns how many calls of an operation arrived, failed ones too; of ""
 // how many of all.
 func (s *Server) Calls(operation string) int {
@@ -89,9 +100,9 @@ func (s *Server) Violations() []string {
 	return slices.Clone(s.violations)
 }
 
-// signature is what SigV4 leaves in a request for this service. It is not
-// verified: the fake doesn't know the caller's key.
-var signature = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=[^/ ]+/\d{8}/[a-z0-9-]+/sqs/aws4_request, ?SignedHeaders=[a-z0-9;-]*\bhost\b[a-z0-9;-]*, ?Signature=[0-9a-f]{64}$`)
+// signature is what SigV4 leaves in a request for this service: first the access
+// key's id. It is not verified: the fake doesn't know the caller's key.
+var signature = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=([^/ ]+)/\d{8}/[a-z0-9-]+/sqs/aws4_request, ?SignedHeaders=[a-z0-9;-]*\bhost\b[a-z0-9;-]*, ?Signature=[0-9a-f]{64}$`)
 
 // ServeHTTP implements http.Handler. Start has connected it already.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -101,13 +112,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	operation, known := strings.CutPrefix(r.Header.Get("X-Amz-Target"), "AmazonSQS.")
 	x := &exchange{w: w, r: r, closed: s.closed, serve: func() reply {
+		signer := signature.FindStringSubmatch(r.Header.Get("Authorization"))
 		switch {
 		case r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/x-amz-json-1.0" || !known:
 			return s.refuse("UnknownOperationException", "no call of AWS JSON 1.0")
-		case !signature.MatchString(r.Header.Get("Authorization")) || r.Header.Get("X-Amz-Date") == "":
+		case signer == nil || r.Header.Get("X-Amz-Date") == "":
 			return s.refuse("MissingAuthenticationToken", "the request isn't signed with SigV4")
 		}
-		return s.operate(operation, body)
+		return s.operate(signer[1], operation, body)
 	}}
 	if fault := s.arrive(operation); fault != nil {
 		fault.act(x)
@@ -137,8 +149,8 @@ func (s *Server) arrive(operation string) *Fault {
 // group is what a MessageGroupId may be, if it is there.
 var group = regexp.MustCompile("^[!-~]{0,128}$")
 
-// operate does one request, all of it or nothing.
-func (s *Server) operate(operation string, body []byte) reply {
+// operate does one request of principal's, all of it or nothing.
+func (s *Server) operate(principal, operation string, body []byte) reply {
 	if operation != "SendMessage" {
 		return s.refuse("UnknownOperationException", "not known here: "+operation)
 	}
@@ -163,6 +175,12 @@ func (s *Server) operate(operation string, body []byte) reply {
 	i := slices.IndexFunc(s.queues, func(q *Queue) bool { return q.URL() == in.QueueURL })
 	if i < 0 {
 		return failure(http.StatusBadRequest, "QueueDoesNotExist", "The specified queue does not exist.")
+	}
+	if s.allows != nil && !s.allows(principal, "sqs:SendMessage", s.queues[i].ARN(), "") {
+		why := fmt.Sprintf("User: arn:aws:sts::%s:assumed-role/%s is not authorized to perform: sqs:sendmessage on resource: %s because no identity-based policy allows the sqs:sendmessage action",
+			account, principal, s.queues[i].ARN())
+		s.violations = append(s.violations, "AccessDeniedException: "+why)
+		return failure(http.StatusBadRequest, "AccessDeniedException", why)
 	}
 	id := s.queues[i].add(in.MessageBody, in.MessageGroupID)
 	out, _ := json.Marshal(map[string]string{"MessageId": id, "MD5OfMessageBody": sum(in.MessageBody)}) // can't fail

@@ -108,6 +108,31 @@ func TestWhatIsRefusedIsAViolation(t *testing.T) {
 	}
 }
 
+func TestACallThatIsNotAllowedIsRefused(t *testing.T) {
+	t.Parallel()
+	s, jobs := start(t)
+	allowed, asked := false, ""
+	s.Authorize(func(principal, action, resource, leadingKey string) bool {
+		asked = fmt.Sprintf("%s %s %s %q", principal, action, resource, leadingKey)
+		return allowed
+	})
+	body := `{"QueueUrl":"` + jobs.URL() + `","MessageBody":"x"}`
+	status, got := send(t.Context(), s.URL, "SendMessage", body)
+	if status != 400 || !strings.Contains(got, "AccessDeniedException") || !strings.Contains(got, "is not authorized to perform: sqs:sendmessage on resource: "+jobs.ARN()) {
+		t.Errorf("%d %s", status, got)
+	}
+	if want := `AKIA sqs:SendMessage arn:aws:sqs:us-east-1:123456789012:jobs ""`; asked != want {
+		t.Errorf("asked about %s", asked)
+	}
+	if len(s.Violations()) != 1 || bodies(jobs) != "" {
+		t.Errorf("violations %v, messages %q", s.Violations(), bodies(jobs))
+	}
+	allowed = true
+	if status, got := send(t.Context(), s.URL, "SendMessage", body); status != 200 || len(s.Violations()) != 1 {
+		t.Errorf("allowed: %d %s", status, got)
+	}
+}
+
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {

@@ -412,9 +412,12 @@ func TestEnvironment(t *testing.T) {
 // read one but for the worker, nor reach the audit chain; conversations chat and
 // the worker read and write, jobs reads and deletes; replies that are kept for a
 // repeated request chat reads, writes and deletes; a job all three do, but its
-// place in its owner's list is out of the worker's reach. Nobody deletes anything
-// else. Into the queue chat sends, and the worker alone receives. Both may use what
-// chat's parameters name: by default nothing. Nothing else is allowed to anybody.
+// place in its owner's list is out of the worker's reach. Keys and the audit chain
+// are written and listed by keys alone, which reports usage too; what callers said
+// is out of its reach. Nobody deletes anything else. Into the queue chat sends, and
+// the worker alone receives. Both may use what chat's parameters name: by default
+// nothing. Nothing else is allowed to anybody. Whether all that is enough, package
+// e2e_test sees, whose fakes refuse what a role doesn't allow.
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	attribute := func(id string) object { return object{"Fn::GetAtt": []any{id, "Arn"}} }
@@ -423,9 +426,7 @@ func TestRoles(t *testing.T) {
 	}
 	items := func(actions any, partitions ...any) object {
 		s := allow(actions, attribute("Table"))
-		if partitions != nil {
-			s["Condition"] = object{"ForAllValues:StringLike": object{"dynamodb:LeadingKeys": partitions}}
-		}
+		s["Condition"] = object{"ForAllValues:StringLike": object{"dynamodb:LeadingKeys": partitions}}
 		return s
 	}
 	count := []any{"dynamodb:UpdateItem", "dynamodb:PutItem", "dynamodb:GetItem"}
@@ -442,7 +443,8 @@ func TestRoles(t *testing.T) {
 			allow([]any{"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, attribute("JobsQueue"))},
 		"JobsFunction": {usage, items([]any{"dynamodb:GetItem", "dynamodb:DeleteItem"}, "session#*"),
 			items(append(slices.Clone(keep), "dynamodb:Query"), "job#*", "jobs#*")},
-		"KeysFunction": {items([]any{"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:Query"})},
+		"KeysFunction": {usage, items("dynamodb:Query", "use#*", "hours#*"),
+			items([]any{"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"}, "key#*", "audit")},
 	}
 	models := map[string]any{ // by condition
 		"ModelKey": allow("secretsmanager:GetSecretValue", object{"Ref": "ModelApiKeySecretArn"}),
