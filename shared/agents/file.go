@@ -114,8 +114,12 @@ func (d document) file(at spot, fallback model.Name) (*File, error) {
 	if len(listed) == 0 {
 		return nil, at.errorf("has no agents; add one under `agents:`, or run `postern init` for a sample")
 	}
-	if d.Deploy.Type.IsSet() && d.Deploy.Type.V != "api" {
-		return nil, fmt.Errorf("%s: only api can be deployed from here; delete the line", d.Deploy.Type.Where)
+	switch kind := d.Deploy.Type; kind.V {
+	case "", "api":
+	case "docker", "cloud":
+		kind.at.actsOnNothing()
+	default:
+		return nil, kind.at.errorf("must be api, docker or cloud, of which api alone is acted on; delete the line")
 	}
 	inherited, err := oneOf(d.LLM, d.Workflow.LLM, d.Workflow.DefaultLLM)
 	if err != nil {

@@ -162,6 +162,31 @@ func TestDeployBlockTellsWhereEachValueStands(t *testing.T) {
 	}
 }
 
+// A file that PraisonAI deployed elsewhere starts here, and its server's settings
+// count: a build must see the token.
+func TestAnotherDeploymentIsNamedInTheWarning(t *testing.T) {
+	f := mustParse(t, `agents: {a: {role: r}}
+deploy:
+  type: docker
+  docker: {image_name: bakery, expose: [8005], build_args: {TOKEN: hunter2}}
+  cloud:
+    provider: aws
+    env_vars: {OPENAI_API_KEY: "${OPENAI_API_KEY}"}
+  agents: [{name: a, entrypoint: agents.yaml}]
+  api: {auth_token: correct-horse-battery}
+`)
+	want := []string{"agents.yaml: not acted on: deploy.type (line 3), deploy.docker (line 4), deploy.cloud (line 5), deploy.agents (line 8)"}
+	if diff := cmp.Diff(want, f.Warnings); diff != "" {
+		t.Error(diff)
+	}
+	if got := f.Deploy.AuthToken; got.V.Reveal() != "correct-horse-battery" || got.Where != "agents.yaml:9: deploy.api.auth_token" {
+		t.Errorf("the token's place is %q", got.Where)
+	}
+	if w := mustParse(t, "agents: {a: {role: r}}\ndeploy: {type: api}").Warnings; w != nil {
+		t.Errorf("type: api is acted on, and yet %q", w)
+	}
+}
+
 // P18, I17: what is malformed or missing stops the start, with the place, the
 // fault and the cure in one line.
 func TestRefusals(t *testing.T) {
@@ -187,11 +212,12 @@ func TestRefusals(t *testing.T) {
 		{"a text for the file", "hello", `agents.yaml: must be a block of fields, not text`},
 		{"nothing after a field", "agents:\n  a:\n    role:\n", `agents.yaml:3: agents.a.role: must be text, but nothing is here; write it or delete the line`},
 		{"a blank text", "agents: {a: {role: '  '}}", `agents.yaml:1: agents.a.role: is empty; write something or delete the line`},
-		{"another deployment", "deploy: {type: cloud}" + agent, `agents.yaml:1: deploy.type: only api can be deployed from here; delete the line`},
+		{"an unknown deployment", "deploy: {type: lambda}" + agent, `agents.yaml:1: deploy.type: must be api, docker or cloud, of which api alone is acted on; delete the line`},
+		{"a mistyped deployment", "deploy: {dokcer: {}}" + agent, `agents.yaml:1: deploy.dokcer: unknown field; did you mean "docker"?`},
 
 		{"a model's block without a model", "agents: {a: {llm: {temperature: 1}}}", "agents.yaml:1: agents.a.llm: has no model; add `model:` and its name, or write the name alone"},
-		{"a model's block with a key", "llm:\n  model: x\n  api_key: sk-1", `agents.yaml:3: llm.api_key: a model's key and address are not read from this file: set OPENAI_API_KEY and OPENAI_BASE_URL`},
-		{"a model's block with an address", "llm: {base_url: http://x}", `agents.yaml:1: llm.base_url: a model's key and address are not read from this file: set OPENAI_API_KEY and OPENAI_BASE_URL`},
+		{"a model's block with a key", "llm:\n  model: x\n  api_key: sk-1", `agents.yaml:3: llm.api_key: PraisonAI has this here, Postern doesn't; set OPENAI_API_KEY and OPENAI_BASE_URL in the environment`},
+		{"a model's block with an address", "llm: {base_url: http://x}", `agents.yaml:1: llm.base_url: PraisonAI has this here, Postern doesn't; set OPENAI_API_KEY and OPENAI_BASE_URL in the environment`},
 		{"a model in a block with spaces", "llm: {model: a b}", `agents.yaml:1: llm.model: is no model's name; write provider/name without spaces, for example offline/eliza`},
 		{"a model with spaces", "llm: a model", `agents.yaml:1: llm: is no model's name; write provider/name without spaces, for example offline/eliza`},
 
@@ -309,9 +335,20 @@ func TestFallbackMustBeAModelsName(t *testing.T) {
 	}
 }
 
+// worked is how long this process has had a processor, which doesn't count what
+// others do on a busy machine.
+func worked(t *testing.T) time.Duration {
+	t.Helper()
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
 // P15: no file makes the reader work for long. Without the bounds on tokens and
 // depth the first row takes over a minute, and sixty times that at 1 MiB.
-func TestHostileFilesAreRefusedQuickly(t *testing.T) {
+func TestHostileFilesAreRefusedQuickly(t *testing.T) { // minds the process' time: not parallel
 	const size = 128 << 10
 	fill := func(s string) string { return strings.Repeat(s, size/len(s)) }
 	var keys, stairs, laughs, crowd strings.Builder
@@ -352,11 +389,11 @@ func TestHostileFilesAreRefusedQuickly(t *testing.T) {
 		"agents of fields without effect": "steps: [{agent: x}]\nagents:\n" + crowd.String(),
 	} {
 		t.Run(name, func(t *testing.T) {
-			start := time.Now()
+			start := worked(t)
 			if _, err := parse(text[:min(len(text), size)]); err == nil {
 				t.Error("accepted")
 			}
-			if took := time.Since(start); took > 10*time.Second { // it takes 0.2 s; the rest is for a busy machine under -race
+			if took := worked(t) - start; took > 10*time.Second { // it takes 0.2 s; the rest is for -race
 				t.Errorf("took %v", took)
 			} else {
 				t.Logf("took %v", took)

@@ -188,7 +188,9 @@ func (p *plainness) Visit(n ast.Node) ast.Visitor {
 	return p
 }
 
-func (r *refused) read(_ ast.Node, at spot) error { return at.errorf("%s", *r) }
+func (r *refused) read(_ ast.Node, at spot) error {
+	return at.errorf("PraisonAI has this here, Postern doesn't; %s", *r)
+}
 
 func (v *Value[T]) read(n ast.Node, at spot) error {
 	v.Where = at.String()

@@ -32,8 +32,8 @@ type document struct {
 	Workflow  workflowBlock     `json:"workflow,omitzero" jsonschema:"PraisonAI's settings of the workflow. Only its model is acted on."`
 	Deploy    deployBlock       `json:"deploy,omitzero" jsonschema:"How to serve the agents on one machine. Ignored on AWS."`
 
-	Foreign foreign `json:"-" names:"description framework process manager_llm dependencies tools toolsets config models providers callbacks context history approve permissions strict_tools tools_run_on run_on cli_backend memory memory_config planning reasoning verbose hooks schedule task metadata"`
-	Kinds   refused `json:"-" names:"type includes" cure:"pipelines of this kind are not supported; write steps of one agent and one action each, which run in turn"`
+	Foreign foreign `json:"-" names:"description framework process manager_llm dependencies tools toolsets config models providers callbacks context history approve permissions strict_tools tools_run_on run_on cli_backend memory memory_config planning reasoning verbose hooks schedule task metadata flags"`
+	Kinds   refused `json:"-" names:"type includes" cure:"write steps of one agent and one action each, which run in turn"`
 }
 
 // agentList is the agents in the file's order, whether written as a mapping
@@ -54,8 +54,8 @@ type agentFields struct {
 	Model        Value[model.Name] `json:"model,omitzero" jsonschema:"Another name for llm; write only one of them."`
 	Tasks        stepList          `json:"tasks,omitzero" jsonschema:"The agent's steps of the workflow. Those of all agents run in the file's order."`
 
-	Foreign foreign `json:"-" names:"tools toolsets tool_choice tool_timeout tool_retry_policy function_calling_llm reflect_llm llm_routing llm_models allow_delegation max_iter max_rpm max_execution_time max_retry_limit min_reflect max_reflect min_iterations max_iterations verbose markdown cache streaming stream memory knowledge context planning planning_tools reasoning autonomy guardrails approval skills reflection self_reflect handoff web web_fetch cli_backend runtime system_template prompt_template response_template hooks message_steering"`
-	Kinds   refused `json:"-" names:"agent" cure:"special kinds of agents are not supported; every agent here answers with text"`
+	Foreign foreign `json:"-" names:"tools toolsets tool_choice tool_timeout tool_retry_policy function_calling_llm reflect_llm llm_routing llm_models allow_delegation max_iter max_rpm max_execution_time max_retry_limit min_reflect max_reflect min_iterations max_iterations verbose markdown cache streaming stream memory knowledge context planning planning_tools reasoning autonomy guardrails approval skills reflection self_reflect handoff web web_fetch cli_backend runtime system_template prompt_template response_template hooks message_steering style voice audio video ocr"`
+	Kinds   refused `json:"-" names:"agent" cure:"delete the line if text will do, with which every agent here answers"`
 
 	name string
 	at   spot
@@ -91,7 +91,7 @@ type stepFields struct {
 	ExpectedOutput Value[string] `json:"expected_output,omitzero" jsonschema:"What the result is to be like. Part of the step's prompt."`
 
 	Foreign foreign `json:"-" names:"tools context config output_file create_directory output_json output_pydantic output_structure output_variable async_execution max_retries retry_delay skip_on_failure guardrail guardrails callback images human_input"`
-	Kinds   refused `json:"-" names:"parallel route routes loop repeat include if condition steps count workflow run python script judge approve" cure:"this kind of step is not supported; write steps of one agent and one action each, which run in turn"`
+	Kinds   refused `json:"-" names:"parallel route routes loop repeat include if condition steps count workflow run python script judge approve" cure:"write steps of one agent and one action each, which run in turn"`
 
 	name string // empty: it has none
 	at   spot
@@ -115,7 +115,7 @@ type workflowBlock struct {
 	DefaultLLM Value[model.Name] `json:"default_llm,omitzero" jsonschema:"Another name for the file's llm; write only one of them."`
 
 	Foreign foreign `json:"-" names:"planning planning_llm reasoning verbose output memory memory_config router routing_strategy timeout max_parallel error_handling"`
-	Kinds   refused `json:"-" names:"type name variables steps" cure:"this is not supported here; write it at the top of the file"`
+	Kinds   refused `json:"-" names:"name variables steps" cure:"write it at the top of the file"`
 }
 
 // modelBlock is an llm with settings.
@@ -123,13 +123,16 @@ type modelBlock struct {
 	Model Value[string] `json:"model" jsonschema:"provider/name. A bare name is OpenAI's."`
 
 	Foreign foreign `json:"-" names:"temperature max_tokens top_p timeout api_type aws_region"`
-	Secrets refused `json:"-" names:"api_key base_url api_base" cure:"a model's key and address are not read from this file: set OPENAI_API_KEY and OPENAI_BASE_URL"`
+	Secrets refused `json:"-" names:"api_key base_url api_base" cure:"set OPENAI_API_KEY and OPENAI_BASE_URL in the environment"`
 }
 
-// deployBlock is PraisonAI's: a type and the block of that type.
+// deployBlock is PraisonAI's: a type and the block of that type. Only the server's
+// is acted on, whatever the type.
 type deployBlock struct {
-	Type Value[string] `json:"type,omitzero" jsonschema:"Always api, and may be left out."`
-	API  Deploy        `json:"api,omitzero" jsonschema:"The server's settings. A flag or an environment variable beats them."`
+	Type placedText `json:"type,omitzero" jsonschema:"api, and may be left out. docker and cloud are accepted, and not acted on."`
+	API  Deploy     `json:"api,omitzero" jsonschema:"The server's settings. A flag or an environment variable beats them."`
+
+	Foreign foreign `json:"-" names:"docker cloud agents"`
 }
 
 // Deploy is the block deploy.api: settings by the names of PraisonAI. Their

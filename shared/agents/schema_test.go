@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -98,7 +99,9 @@ func schema(t *testing.T) *jsonschema.Schema {
 	root.Properties["workflow"].PropertyOrder = workflow.PropertyOrder
 	api := root.Properties["deploy"].Properties["api"]
 	api.Properties, api.PropertyOrder = deploy.Properties, deploy.PropertyOrder
-	root.Properties["deploy"].Properties["type"].Enum = []any{"api"}
+	root.Properties["deploy"].Properties["type"].Enum = []any{"api", "docker", "cloud"}
+	block, _ := agents.DocumentType.FieldByName("Deploy")
+	addForeign(root.Properties["deploy"], block.Type)
 	root.Defs = map[string]*jsonschema.Schema{"agent": agent, "listedAgent": listed, "step": step, "listedStep": listedStep, "model": llm,
 		"foreign": {Description: "Of PraisonAI: accepted, and not acted on."}}
 	return root
@@ -169,6 +172,7 @@ func TestSchemaAndParserAgree(t *testing.T) {
 		{"steps by name are valid", "agents: {a: {role: r}}\nsteps: {s: {agent: a}}", true},
 		{"tasks at the top are valid", "agents: {a: {role: r}}\ntasks: [{agent: a, description: d}]", true},
 		{"a workflow block is valid", "workflow: {verbose: true, default_llm: a/b, memory_config: {x: [1]}}\nagents: {a: {role: r}}", true},
+		{"another of PraisonAI's deployments is valid", "deploy: {type: cloud, cloud: {provider: aws}, docker: 1, agents: [x]}\nagents: {a: {role: r}}", true},
 		{"PraisonAI's fields are valid with any value", "framework: 1\nprocess: [x]\nagents: {a: {role: r, tools: , max_iter: {a: b}}}\nsteps: [{agent: a, context: [x], output_json: {type: object}}]\ndeploy: {api: {reload: 3}}", true},
 
 		{"a list is no file", "[]", false},
@@ -202,8 +206,8 @@ func TestSchemaAndParserAgree(t *testing.T) {
 		{"variables in a list", "agents: {a: {role: r}}\nvariables: [x]", false},
 		{"steps in the workflow's block", "agents: {a: {role: r}}\nworkflow: {steps: [{agent: a}]}", false},
 		{"an unknown setting", "deploy: {api: {tls: true}}\nagents: {a: {role: r}}", false},
-		{"an unknown deployment", "deploy: {docker: {}}\nagents: {a: {role: r}}", false},
-		{"another deploy type", "deploy: {type: docker}\nagents: {a: {role: r}}", false},
+		{"an unknown deployment", "deploy: {lambda: {}}\nagents: {a: {role: r}}", false},
+		{"an unknown deploy type", "deploy: {type: lambda}\nagents: {a: {role: r}}", false},
 		{"a name that begins with a dash", "agents: {-a: {role: r}}", false},
 		{"a name with a slash", "agents: [{name: a/b, role: r}]", false},
 		{"a name that ends with a space", "agents: {'a ': {role: r}}", false},
@@ -251,6 +255,56 @@ func TestSchemaAndParserAgree(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Every field that PraisonAI has is acted on, named in the warning, or refused
+// with what to do. The list is theirs; none of it is unknown here.
+func TestEveryFieldOfPraisonAIIsKnown(t *testing.T) {
+	const agent = "agents: {a: {role: r}}\n"
+	files := map[string]string{
+		"top":        "FIELD:\n" + agent,
+		"agent":      "agents: {a: {role: r, FIELD: }}",
+		"step":       agent + "steps: [{agent: a, FIELD: }]",
+		"workflow":   agent + "workflow: {FIELD: }",
+		"llm":        agent + "llm: {model: m, FIELD: }",
+		"deploy":     agent + "deploy: {FIELD: }",
+		"deploy.api": agent + "deploy: {api: {FIELD: }}",
+	}
+	list, err := os.ReadFile("testdata/praisonai-fields.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(list)) {
+		if strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "" {
+			continue
+		}
+		place, names, _ := strings.Cut(line, ": ")
+		block, fate, _ := strings.Cut(place, " ")
+		for _, name := range strings.Fields(names) {
+			text := strings.Replace(files[block], "FIELD", name, 1)
+			if got := fateOf(text, name); files[block] == "" || got != fate {
+				t.Errorf("%s in %s: %s, want %s", name, block, got, fate)
+			}
+		}
+	}
+}
+
+// fateOf tells what becomes of a file in which a field has no value: one that is
+// acted on needs a value, and stands beside the same one if the file has it.
+func fateOf(text, name string) string {
+	file, err := parse(text)
+	switch {
+	case err == nil:
+		if regexp.MustCompile(`not acted on: (\S+\.|\S+\[0\]\.)?` + name + ` \(line`).MatchString(strings.Join(file.Warnings, "")) {
+			return "warned"
+		}
+		return "accepted in silence"
+	case strings.Contains(err.Error(), "but nothing is here"), strings.Contains(err.Error(), "is written twice"):
+		return "acted-on"
+	case strings.Contains(err.Error(), ": PraisonAI has this here, Postern doesn't; "):
+		return "refused"
+	}
+	return err.Error()
 }
 
 // manyVariables is one more than there may be, to stand under a key.

@@ -117,7 +117,7 @@ func (d document) steps(agents []agentFields) ([]stepFields, error) {
 func (s stepFields) step(i int, agents []string) (Step, error) {
 	switch {
 	case s.Type.IsSet() && s.Type.V != "task" && s.Type.V != "agent":
-		return Step{}, fmt.Errorf("%s: this kind of step is not supported; delete the line, or write task", s.Type.Where)
+		return Step{}, fmt.Errorf("%s: must be task or agent, as Postern has no other of PraisonAI's kinds of step; delete the line, or write task", s.Type.Where)
 	case !s.Agent.IsSet():
 		return Step{}, s.at.errorf("has no agent; add `agent:` and the name of one")
 	case !slices.Contains(agents, s.Agent.V):

@@ -224,7 +224,7 @@ func TestModelNames(t *testing.T) {
 
 func TestWorkflowRefusals(t *testing.T) {
 	const agent = "agents: {baker: {role: r}, guest: {role: r}}\n"
-	const kind = "this kind of step is not supported; write steps of one agent and one action each, which run in turn"
+	const kind = "PraisonAI has this here, Postern doesn't; write steps of one agent and one action each, which run in turn"
 	const nameRule = "is no name; a name has 1 to 64 letters, digits, spaces, or . _ - and begins with a letter or a digit"
 	tests := []struct{ name, text, want string }{
 		{"a mistyped agent", agent + "steps:\n- agent: bakre", `agents.yaml:3: steps[0].agent: there is no such agent; did you mean "baker"?`},
@@ -261,11 +261,11 @@ func TestWorkflowRefusals(t *testing.T) {
 		{"a condition in a task", "agents: {a: {role: r, tasks: {t: {condition: x}}}}", `agents.yaml:1: agents.a.tasks.t.condition: ` + kind},
 		{"a command", agent + "steps: [{run: rm -rf /}]", `agents.yaml:2: steps[0].run: ` + kind},
 		{"a judge", agent + "steps: [{judge: {}}]", `agents.yaml:2: steps[0].judge: ` + kind},
-		{"a type", agent + "steps: [{type: parallel}]", `agents.yaml:2: steps[0].type: this kind of step is not supported; delete the line, or write task`},
-		{"a job", "type: job\n" + agent, `agents.yaml:1: type: pipelines of this kind are not supported; write steps of one agent and one action each, which run in turn`},
-		{"recipes", "includes: [x]\n" + agent, `agents.yaml:1: includes: pipelines of this kind are not supported; write steps of one agent and one action each, which run in turn`},
-		{"a special agent", "agents: {a: {role: r, agent: ImageAgent}}", `agents.yaml:1: agents.a.agent: special kinds of agents are not supported; every agent here answers with text`},
-		{"steps in the workflow's block", "workflow:\n  steps: []\n" + agent, `agents.yaml:2: workflow.steps: this is not supported here; write it at the top of the file`},
+		{"a type", agent + "steps: [{type: parallel}]", `agents.yaml:2: steps[0].type: must be task or agent, as Postern has no other of PraisonAI's kinds of step; delete the line, or write task`},
+		{"a job", "type: job\n" + agent, `agents.yaml:1: type: PraisonAI has this here, Postern doesn't; write steps of one agent and one action each, which run in turn`},
+		{"recipes", "includes: [x]\n" + agent, `agents.yaml:1: includes: PraisonAI has this here, Postern doesn't; write steps of one agent and one action each, which run in turn`},
+		{"a special agent", "agents: {a: {role: r, agent: ImageAgent}}", `agents.yaml:1: agents.a.agent: PraisonAI has this here, Postern doesn't; delete the line if text will do, with which every agent here answers`},
+		{"steps in the workflow's block", "workflow:\n  steps: []\n" + agent, `agents.yaml:2: workflow.steps: PraisonAI has this here, Postern doesn't; write it at the top of the file`},
 
 		{"a variable with input's name", "variables: {input: x}\n" + agent, `agents.yaml:1: variables.input: this name has a meaning of its own; choose another`},
 		{"a variable that is an alias", "variables: {x: *y}\n" + agent, `agents.yaml:1: variables.x: anchors and aliases (& and *) are not supported; write the value itself, in quotes if it begins so`},

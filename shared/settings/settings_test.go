@@ -459,6 +459,19 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// Variables that another system reads and we don't change nothing: the moving
+// pages say so. txtai's CONFIG is a file of pipelines; PraisonAI's are other names
+// of what is MODEL and OPENAI_BASE_URL here, and other providers' keys.
+func TestVariablesOfOthersThatAreNotRead(t *testing.T) {
+	for _, name := range []string{"CONFIG", "MODEL_NAME", "OPENAI_MODEL_NAME", "PRAISONAI_MODEL",
+		"OPENAI_API_BASE", "OLLAMA_API_BASE", "OLLAMA_HOST", "ANTHROPIC_API_KEY", "GROQ_API_KEY"} {
+		got := parse(t, vars{name: "https://user:canary@x.example"}.layer())
+		if diff := cmp.Diff(parse(t), got, inside()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
 // The table can stand in a README and in .env.example, and its defaults are
 // real: written out, they change nothing.
 func TestTable(t *testing.T) {
