@@ -33,7 +33,7 @@ func BenchmarkGetAgents(b *testing.B) {
 	}
 	defer sink.Close()
 	digest := secret.DigestOf("token")
-	h, _, err := join(settings.Settings{Root: &digest, RateLimit: 1 << 30}, file, nil, store(b), nil, api.NewLogger(sink, slog.LevelInfo))
+	h, _, err := join(settings.Settings{Root: &digest, RateLimit: 1 << 30}, file, nil, store(b), nil, nil, api.NewLogger(sink, slog.LevelInfo))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func BenchmarkChat(b *testing.B) {
 	}
 	digest := secret.DigestOf("token")
 	h, _, err := join(settings.Settings{Root: &digest, RateLimit: 1 << 30, ChatTimeout: time.Minute}, file,
-		agents.Models{"test": instant{}}, store(b), nil, api.NewLogger(io.Discard, slog.LevelInfo))
+		agents.Models{"test": instant{}}, store(b), nil, nil, api.NewLogger(io.Discard, slog.LevelInfo))
 	if err != nil {
 		b.Fatal(err)
 	}

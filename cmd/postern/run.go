@@ -102,10 +102,11 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 		}
 	}()
 	pool := jobs.NewPool(store, log)
-	handler, worker, err := join(s, file, models, store, pool, log)
+	handler, worker, err := join(s, file, models, store, store.Sparing(), pool, log)
 	if err != nil {
 		return err
 	}
+	worker.Room = store.Room
 	listener, err := listen(s)
 	if err != nil {
 		return err
@@ -130,11 +131,11 @@ func serve(ctx context.Context, s settings.Settings, file *agents.File, models a
 		return err
 	case <-ctx.Done():
 	}
+	running.stop()
 	out.flush()
 	fmt.Fprintln(os.Stderr, "[postern] stopping: finishing what is running (a second signal stops at once)")
 	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ChatTimeout+stopMargin)
 	defer cancel()
-	running.stop()
 	err = server.Shutdown(finish)
 	running.finish(finish)
 	if err != nil {
@@ -155,12 +156,13 @@ func collectSoon() []byte {
 	return make([]byte, 16<<20)
 }
 
-// join joins everything that one machine serves, and runs by and by.
-func join(s settings.Settings, file *agents.File, models agents.Models, store table.Table, queue jobs.Queue, log *slog.Logger) (http.Handler, *jobs.Worker, error) {
+// join joins everything that one machine serves, and runs by and by. What callers
+// store goes into callers, which is store with less of a right to the disk.
+func join(s settings.Settings, file *agents.File, models agents.Models, store, callers table.Table, queue jobs.Queue, log *slog.Logger) (http.Handler, *jobs.Worker, error) {
 	ledger := usage.New(store, log, nil)
 	listing := agents.NewListing(file)
-	conversations := &sessions.Store{Table: store, Keep: s.SessionTTL}
-	runs := &jobs.Store{Table: store, Queue: queue}
+	conversations := &sessions.Store{Table: callers, Keep: s.SessionTTL}
+	runs := &jobs.Store{Table: callers, Queue: queue}
 	chat := &agents.Chat{
 		File:     file,
 		Models:   models,
@@ -175,7 +177,7 @@ func join(s settings.Settings, file *agents.File, models agents.Models, store ta
 		"agents.list": listing.List,
 		"agents.get":  listing.Get,
 		"whoami":      api.WhoAmI(s.RateLimit),
-		"chat":        idempotency.New(store, log, s.ChatTimeout, nil).Wrap(chat.Handle),
+		"chat":        idempotency.New(callers, log, s.ChatTimeout, nil).Wrap(chat.Handle),
 	}
 	maps.Copy(handlers, compat.Listings(listing))
 	maps.Copy(handlers, compat.Chats(chat))

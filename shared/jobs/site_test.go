@@ -34,8 +34,9 @@ const (
 	lease   = longest + 30*time.Second
 )
 
-// canary is in what nobody but a callback's receiver may see (P4).
-const canary = "CANARY"
+// canary is in what nobody but a callback's receiver may see (P4). It has what no
+// random id has, or one would be taken for it now and then.
+const canary = "CANARY-0"
 
 // site is jobs in a table that can be watched and made to fail, whatever sends
 // and runs them, and what that is told. It lives in a bubble of synctest.

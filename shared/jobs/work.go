@@ -35,6 +35,10 @@ type Worker struct {
 	// with one id once at a time: so a job that runs already does so no longer.
 	Alone bool
 
+	// Room is nil if there is room for a result; a job isn't begun without. Nil:
+	// there always is.
+	Room func() error
+
 	// Present is a caller as it is now, or an auth.Reason if it may no longer call.
 	Present func(ctx context.Context, was auth.Caller) (auth.Caller, error)
 
@@ -145,6 +149,11 @@ func (w *Worker) settle(ctx context.Context, r *record) error {
 		return w.end(ctx, r, Failed, errNoRequest)
 	case err != nil:
 		return fmt.Errorf("reading what it is about: %w", err)
+	}
+	if w.Room != nil {
+		if err := w.Room(); err != nil {
+			return err
+		}
 	}
 	before := *r
 	r.begin(now, rand.Text(), w.Longest+leaseMargin)

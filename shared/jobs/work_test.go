@@ -183,6 +183,26 @@ func TestPanics(t *testing.T) {
 	})
 }
 
+// A job whose result couldn't be kept isn't begun: it waits, and no model is asked
+// in vain.
+func TestNoRoom(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	full := errors.New("the disk is nearly full")
+	s.worker.Room = func() error { return full }
+	id := s.submit(order())
+	for range 10 { // more than a job has attempts
+		s.do(id, full)
+	}
+	s.is(id, jobs.Queued)
+	full = nil
+	s.do(id, nil)
+	s.is(id, jobs.Succeeded)
+	if n := s.runs.Load(); n != 1 {
+		t.Errorf("%d runs", n)
+	}
+}
+
 // A job that is handed out twice runs once, whoever is faster; the slower one
 // says "busy", so that the queue doesn't forget the job if the faster one dies.
 func TestTwiceAtOnce(t *testing.T) {

@@ -1,5 +1,7 @@
 package sqlite
 
+import "context"
+
 // Flush writes the counters behind now.
 func Flush(t *Table) error { return t.counters.flush() }
 
@@ -45,3 +47,11 @@ func Room(t *Table, n int) { t.counters.room = n }
 func Left(t *Table, bytes uint64, err error) {
 	t.free = func(string) (uint64, error) { return bytes, err }
 }
+
+// RestoreTelling is Restore, which tells of each step that is done.
+func RestoreTelling(c Config, from string, reached func(step string)) (kept string, err error) {
+	return restore(context.Background(), c, from, reached)
+}
+
+// AlsoAs gives a file a second name.
+func AlsoAs(path, as string) error { return alsoAs(path, as) }

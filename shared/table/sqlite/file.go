@@ -25,6 +25,11 @@ const (
 	lockName = "postern.lock"
 )
 
+// logs are the ends of the names of what SQLite's next connection works into the
+// database that it lies beside, whosever it is: the write-ahead log and the
+// rollback journal.
+var logs = []string{"-wal", "-journal"}
+
 // What SQLite's header says of our files: https://sqlite.org/fileformat2.html#the_database_header.
 const (
 	application = 0x504f5354 // "POST"
@@ -111,11 +116,8 @@ func (t *Table) known() error {
 // there. Where there is none, create, which is os.O_CREATE or 0, says whether it
 // makes one of no bytes.
 func check(path string, create int) error {
-	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
-		info, err := os.Lstat(path + suffix)
-		if err == nil && !info.Mode().IsRegular() {
-			return fmt.Errorf("%s is a %s, not a file: move it away", path+suffix, kind(info.Mode()))
-		}
+	if err := checkKinds(path); err != nil {
+		return err
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|create, 0o600)
 	if err != nil {
@@ -129,6 +131,18 @@ func check(path string, create int) error {
 		return err
 	}
 	return f.Chmod(0o600)
+}
+
+// checkKinds refuses what is no file where a database, or something of SQLite's
+// beside it, is to be.
+func checkKinds(path string) error {
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		info, err := os.Lstat(path + suffix)
+		if err == nil && !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is a %s, not a file: move it away", path+suffix, kind(info.Mode()))
+		}
+	}
+	return nil
 }
 
 // checkQuiet checks a file while nobody writes to it: of one that a process beside
@@ -179,13 +193,13 @@ func kind(mode fs.FileMode) string {
 
 func checkHeader(path string, header []byte) error {
 	if len(header) < headerSize || !bytes.HasPrefix(header, []byte("SQLite format 3\x00")) {
-		return fmt.Errorf("%s is no database, or is damaged: move it away to begin anew, or restore it from a backup", path)
+		return &unfit{path, errors.New("is no database, or is damaged"), anew}
 	}
 	if id := binary.BigEndian.Uint32(header[68:]); id != application {
-		return fmt.Errorf("%s is another application's database (application id %#x): choose another data folder, or move it away", path, id)
+		return &unfit{path, fmt.Errorf("is another application's database (application id %#x)", id), "choose another data folder, or move it away"}
 	}
 	if v := binary.BigEndian.Uint32(header[60:]); v != version {
-		return fmt.Errorf("%s is of version %d, and this postern knows version %d: run the postern that wrote it, or choose another data folder", path, v, version)
+		return &unfit{path, fmt.Errorf("is of version %d, and this postern knows version %d", v, version), "run the postern that wrote it, or choose another data folder"}
 	}
 	return nil
 }
@@ -193,7 +207,7 @@ func checkHeader(path string, header []byte) error {
 // checkPages looks for missing and damaged pages. Beside a log, which a running
 // server has and a killed one leaves, the file alone says nothing.
 func checkPages(path string, header []byte, size int64) error {
-	for _, log := range []string{"-wal", "-journal"} {
+	for _, log := range logs {
 		if info, err := os.Stat(path + log); err == nil && info.Size() > 0 {
 			return nil
 		}
@@ -224,8 +238,21 @@ func checkPages(path string, header []byte, size int64) error {
 }
 
 func damaged(path string, err error) error {
-	return fmt.Errorf("%s is damaged: %w: move it away to begin anew, or restore it from a backup", path, err)
+	return &unfit{path, fmt.Errorf("is damaged: %w", err), anew}
 }
+
+// unfit is a file that is no database of ours, or not whole, and what to do where
+// it is the data folder's.
+type unfit struct {
+	path  string
+	fault error
+	cure  string
+}
+
+const anew = "move it away to begin anew, or restore it from a backup"
+
+func (u *unfit) Error() string { return fmt.Sprintf("%s %v: %s", u.path, u.fault, u.cure) }
+func (u *unfit) Unwrap() error { return u.fault }
 
 // create makes the database in a file of no bytes. The first to come does, and
 // the others find it done.
@@ -330,13 +357,21 @@ func (t *Table) explain(err error) error {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		return damaged(t.path, err)
 	case sqlite3.SQLITE_FULL:
-		return fmt.Errorf("writing %s: the disk is full: make room: %w", t.path, err)
+		return t.full(err)
+	case sqlite3.SQLITE_IOERR:
+		if left, e := t.free(filepath.Dir(t.path)); e == nil && left < smallChange { // its own log can't be opened then
+			return t.full(err)
+		}
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
 		return fmt.Errorf("writing %s: this user must be able to write to it and to its folder: %w", t.path, err)
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		return fmt.Errorf("writing %s: another process has kept it busy for too long: %w", t.path, err)
 	}
 	return fmt.Errorf("using %s: %w", t.path, err)
+}
+
+func (t *Table) full(err error) error {
+	return fmt.Errorf("writing %s: the disk is full: make room: %w", t.path, err)
 }
 
 // code is SQLite's primary result code of an error, SQLITE_OK of one that isn't its.

@@ -13,8 +13,7 @@
 // as it was; so is a folder that others may write to. If the file is moved, deleted
 // or replaced while it is open, every operation fails from the next write on, or
 // within a second at the owner's, until the table is opened anew: a revocation
-// by the CLI would never come here, and what is written here would vanish. Expired items are deleted from the file in small batches. The last
-// of the disk is kept for what never expires.
+// by the CLI would never come here, and what is written here would vanish. Expired items are deleted from the file in small batches.
 //
 // A context is looked at before a read, which takes microseconds and is not
 // given up; a write waits with it for its turn.
@@ -203,7 +202,7 @@ func (t *Table) Get(ctx context.Context, key table.Key) (table.Item, error) {
 
 // Put implements table.Table.
 func (t *Table) Put(ctx context.Context, key table.Key, value []byte, expected int64, expires time.Time) (int64, error) {
-	if err := cmp.Or(ctx.Err(), table.CheckPut(key, value, expected), t.checkRoom(value, expected, expires)); err != nil {
+	if err := cmp.Or(ctx.Err(), table.CheckPut(key, value, expected)); err != nil {
 		return 0, err
 	}
 	if value == nil {

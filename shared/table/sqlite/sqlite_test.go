@@ -282,18 +282,18 @@ func TestCountersThatCantBeWritten(t *testing.T) {
 	}
 }
 
-// TestTheLastOfTheDisk is for what never expires: however much callers have
-// stored, a key can be revoked, and what there is comes to its end.
+// TestTheLastOfTheDisk is for what can't wait: however much callers have stored,
+// a key can be revoked, and what there is comes to its end.
 func TestTheLastOfTheDisk(t *testing.T) {
 	t.Parallel()
-	soon := time.Now().Add(time.Hour)
 	s := open(t, sqlite.Config{Dir: newFolder(t)})
-	write := func(k string, size int, expected int64, expires time.Time) error {
-		_, err := s.Put(t.Context(), key(k), make([]byte, size), expected, expires)
+	callers := s.Sparing()
+	write := func(to table.Table, k string, size int, expected int64) error {
+		_, err := to.Put(t.Context(), key(k), make([]byte, size), expected, never)
 		return err
 	}
-	sqlite.Left(s, 16<<20, nil)
-	if err := errors.Join(write("a job", 100, 0, soon), write("a conversation", 100<<10, 0, soon), write("a key", 400, 0, never)); err != nil {
+	sqlite.Left(s, 64<<20, nil)
+	if err := errors.Join(s.Room(), write(callers, "a job", 100, 0), write(callers, "a conversation", 100<<10, 0), write(s, "a key", 400, 0)); err != nil {
 		t.Fatal(err)
 	}
 	for _, full := range []struct {
@@ -301,21 +301,26 @@ func TestTheLastOfTheDisk(t *testing.T) {
 		err  error
 		says string
 	}{
-		{16<<20 - 1, nil, "the disk has less than 16 MiB left, which are kept for keys and audit: make room"},
-		{0, nil, "the disk has less than 16 MiB left"},
+		{64<<20 - 1, nil, "the disk has less than 64 MiB left, which are kept for keys and audit: make room"},
+		{0, nil, "the disk has less than 64 MiB left"},
 		{0, errors.New("no answer"), "asking how full the disk of "},
 	} {
 		sqlite.Left(s, full.left, full.err)
 		for what, err := range map[string]error{
-			"another job":           write("another job", 100, 0, soon),
-			"a longer conversation": write("a conversation", 4<<10+1, 1, soon),
+			"asked":                 s.Room(),
+			"another job":           write(callers, "another job", 100, 0),
+			"a longer conversation": write(callers, "a conversation", 4<<10+1, 1),
 		} {
 			if err == nil || !strings.Contains(err.Error(), full.says) || !strings.Contains(err.Error(), "postern.db") {
 				t.Errorf("%s: %d bytes left, %v: error %v", what, full.left, full.err, err)
 			}
 		}
+		if err := write(callers, "", 100, 0); err == nil || strings.Contains(err.Error(), full.says) {
+			t.Errorf("no key: error %v", err)
+		}
 	}
-	err := errors.Join(write("a job", 4<<10, 1, soon), write("a key", 400, 1, never), write("an event", 10<<10, 0, never), s.Delete(t.Context(), key("a conversation"), 1))
+	err := errors.Join(write(callers, "a job", 4<<10, 1), callers.Delete(t.Context(), key("a conversation"), 1),
+		write(s, "a key", 400, 1), write(s, "a result", 100<<10, 0))
 	if err != nil {
 		t.Errorf("what must go on: %v", err)
 	}
