@@ -6,8 +6,6 @@ import (
 	"log"
 	"os"
 
-	"github.com/aws/aws-lambda-go/lambda"
-
 	"postern/functions"
 	"postern/shared/api"
 	"postern/shared/apigw"
@@ -29,11 +27,10 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	authorizer := &apigw.Authorizer{
+	apigw.StartAuthorizer(&apigw.Authorizer{
 		Verifier:    auth.NewVerifier(keys.NewSource(table, nil), root),
 		Addresses:   s.AllowedIPs,
 		Log:         api.NewLogger(os.Stderr, s.LogLevel),
 		DenyRefused: apigw.SAMLocal(),
-	}
-	lambda.Start(authorizer.Handle)
+	})
 }

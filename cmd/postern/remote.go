@@ -39,7 +39,7 @@ func baseURL(text string) (string, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
-		return "", errors.New("it takes an address like https://abc123.execute-api.eu-central-1.amazonaws.com/Prod or http://127.0.0.1:8080")
+		return "", errors.New("it takes an address like https://abc123.execute-api.eu-central-1.amazonaws.com/prod or http://127.0.0.1:8080")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#"):
 		return "", errors.New("it has a user name, a password, a query or a fragment: leave it out; the token is read from " + tokenVariable)
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):

@@ -32,7 +32,7 @@ func tokenNewCommand() *cobra.Command {
 		Long: `Print a token of 32 random bytes. Nobody knows it yet: it is a root token once
 it is configured, as API_TOKEN or in the deployment's secret. Keys for clients
 come from ` + "`postern keys create`" + `.`,
-		Example: `  aws secretsmanager put-secret-value --secret-id ID --secret-string="$(postern token new)"`,
+		Example: `  postern token new | aws secretsmanager put-secret-value --secret-id ID --secret-string file:///dev/stdin`,
 		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			token := secret.Generate()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -120,12 +121,41 @@ func TestCallerWhoLeaves(t *testing.T) {
 		return fmt.Errorf("asking the model: %w", r.Context().Err())
 	}))
 	w := &statusWriter{ResponseWriter: httptest.NewRecorder()}
-	s.ServeHTTP(w, posting("/chat", "{}").WithContext(ctx))
+	func() {
+		defer func() {
+			if recover() != http.ErrAbortHandler {
+				t.Error("the connection goes on")
+			}
+		}()
+		s.ServeHTTP(w, posting("/chat", "{}").WithContext(ctx))
+	}()
 	if w.status != 0 {
 		t.Errorf("a caller who left was sent %d", w.status)
 	}
 	if line := s.log.only(t); line["status"] != 499.0 || line["level"] != "INFO" || line["error"] != nil {
 		t.Errorf("log line %v", line)
+	}
+}
+
+// Who has closed its own half alone reads the end of the connection, and no empty
+// success.
+func TestHalfACaller(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, handling("chat", func(_ http.ResponseWriter, r *http.Request, _ auth.Caller) error {
+		<-r.Context().Done()
+		return r.Context().Err()
+	}))
+	server := httptest.NewServer(s)
+	defer server.Close()
+	c, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "POST /chat HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+	c.(*net.TCPConn).CloseWrite()
+	if got, err := io.ReadAll(c); len(got) > 0 || err != nil {
+		t.Errorf("it read %q, error %v", got, err)
 	}
 }
 

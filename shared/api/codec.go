@@ -67,6 +67,9 @@ func DecodeForeign[T any](r *http.Request) (T, error) { return decode[T](r, fals
 
 func decode[T any](r *http.Request, strict bool) (T, error) {
 	var v T
+	if len(r.Header["Content-Encoding"]) != 0 {
+		return v, Fail(UnsupportedMediaType, "The body must come as it is: leave out the header Content-Encoding.")
+	}
 	if !isJSON(r.Header) {
 		return v, &Error{Code: UnsupportedMediaType}
 	}
@@ -96,7 +99,7 @@ func decode[T any](r *http.Request, strict bool) (T, error) {
 
 // isJSON reports whether headers announce plain JSON.
 func isJSON(h http.Header) bool {
-	if len(h["Content-Type"]) != 1 || len(h["Content-Encoding"]) != 0 {
+	if len(h["Content-Type"]) != 1 {
 		return false
 	}
 	mediaType, _, err := mime.ParseMediaType(h["Content-Type"][0])
@@ -159,7 +162,11 @@ func decodeValue(value json.RawMessage, path string, field reflect.Value, strict
 	err := json.Unmarshal(value, into)
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
-		return Fail(InvalidRequest, "The field %q takes %s, not %s.", path, takes(wrong.Type), article(wrong.Value))
+		what := takes(wrong.Type)
+		if field.Kind() == reflect.Slice && wrong.Type.Kind() != reflect.Slice {
+			what = "an array, each item of it " + what
+		}
+		return Fail(InvalidRequest, "The field %q takes %s, not %s.", path, what, article(wrong.Value))
 	}
 	if err != nil { // of the field's own type
 		return Fail(InvalidRequest, "The field %q: %v.", path, err)

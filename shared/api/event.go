@@ -19,7 +19,7 @@ type event struct {
 	route     string
 	more      []slog.Attr // what the handler has to add
 	err       error
-	broken    bool // err came when the response had begun: it must not end as if whole
+	broken    bool // no response, or half of one, was sent: it must not end as if whole
 }
 
 // write logs e for a response of that status. What went wrong counts for more

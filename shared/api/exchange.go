@@ -88,8 +88,8 @@ func (x *exchange) fail(r *http.Request, err error) {
 	case errors.As(err, new(told)):
 	case x.status != 0:
 		x.event.broken = true
-	case gone(r, err):
-		x.status = clientClosed
+	case gone(r, err): // or has closed its half alone, and would read an empty answer as a success
+		x.status, x.event.broken = clientClosed, true
 	default:
 		writeError(x, err, x.event.requestID)
 	}
@@ -100,13 +100,13 @@ func RequestID(w http.ResponseWriter) string {
 	return w.Header().Get("X-Request-Id")
 }
 
-// ClientAddress is where the request that w answers comes from, as log lines
-// have it.
-func ClientAddress(w http.ResponseWriter) string {
+// ClientAddress is where the request that w answers comes from; the zero Addr if
+// that isn't known.
+func ClientAddress(w http.ResponseWriter) netip.Addr {
 	if x := exchangeOf(w); x != nil {
-		return AddressText(x.event.from)
+		return x.event.from
 	}
-	return AddressText(netip.Addr{})
+	return netip.Addr{}
 }
 
 // Annotate adds to the one line that the request which w answers leaves in the

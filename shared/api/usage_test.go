@@ -72,7 +72,7 @@ func TestUsageIsTold(t *testing.T) {
 func TestAnnotate(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, handling("keys.list", func(w http.ResponseWriter, _ *http.Request, _ auth.Caller) error {
-		api.Annotate(w, slog.Int("audit_seq", 7), slog.String("audit_hash", api.ClientAddress(w)))
+		api.Annotate(w, slog.Int("audit_seq", 7), slog.String("audit_hash", api.ClientAddress(w).String()))
 		return nil
 	}))
 	s.ask("GET", "/keys")

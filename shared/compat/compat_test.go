@@ -269,7 +269,7 @@ func TestBadTxtaiRequests(t *testing.T) {
 		{"an element that is null", `{"name":"clerk","elements":["a",null]}`, 400, "Message required", `The field \"elements.1\" takes a text that is not blank`},
 		{"an empty element", `{"name":"clerk","elements":["","a"]}`, 400, "Message required", `The field \"elements.0\" takes a text that is not blank`},
 		{"a blank element", `{"name":"clerk","elements":["a","a"," \n\u2003"]}`, 400, "Message required", `The field \"elements.2\" takes a text that is not blank`},
-		{"an element that is a number", `{"name":"clerk","elements":[1]}`, 400, "Invalid request", `The field \"elements\" takes a string, not a number`},
+		{"an element that is a number", `{"name":"clerk","elements":[1]}`, 400, "Invalid request", `The field \"elements\" takes an array, each item of it a string, not a number`},
 		{"100 elements and one", `{"name":"clerk","elements":[` + elements(101, "a") + `]}`, 400, "Invalid request", `takes 100 texts at most, not 101`},
 		{"a long element", `{"name":"clerk","elements":["a","` + strings.Repeat("x", agents.MaxMessage+1) + `"]}`, 413, "Request too large", `An element may have 256 KiB`},
 		{"nobody's name", `{"name":"nobody","elements":["a"]}`, 404, "Not found", ``},

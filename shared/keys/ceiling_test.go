@@ -266,6 +266,38 @@ func TestCeilingIsReadAnew(t *testing.T) {
 	s.as(deputy, "POST", "/keys", plain).want(t, 503)
 }
 
+// TestElsewhere: an administrator's key that may no longer be used from where it
+// is does nothing to any key, though a verifier's cache still lets it in.
+func TestElsewhere(t *testing.T) {
+	t.Parallel()
+	for home, arrive := range map[string]func(testing.TB, auth.Caller) auth.Caller{"local": locally, "Lambda": onLambda} {
+		s := newSite(t)
+		made := s.create(full)
+		deputy := arrive(t, s.holder(made.Token))
+		other := s.create(plain).ID
+		acts := []struct{ method, target, body string }{
+			{"POST", "/keys", plain},
+			{"PATCH", "/keys/" + other, `{"name":"x"}`}, {"POST", "/keys/" + other + "/rotate", ""},
+			{"PATCH", "/keys/" + made.ID, `{"name":"x"}`}, {"POST", "/keys/" + made.ID + "/rotate", ""},
+			{"PATCH", "/keys/" + other, `{"disabled":true}`}, {"DELETE", "/keys/" + other, ""},
+		}
+		s.ask("PATCH", "/keys/"+made.ID, `{"allowed_ips":["10.0.0.0/8"]}`).want(t, 200)
+		events := len(s.events())
+		for _, act := range acts {
+			if got := s.as(deputy, act.method, act.target, act.body); got.Status != 403 || !strings.Contains(got.Body, `"error":"Access denied from this IP address"`) {
+				t.Errorf("%s, %s %s: %d %s", home, act.method, act.target, got.Status, got.Body)
+			}
+		}
+		if n := len(s.events()) - events; n != 0 {
+			t.Errorf("%s: %d events", home, n)
+		}
+		s.ask("PATCH", "/keys/"+made.ID, `{"allowed_ips":["192.0.2.7"]}`).want(t, 200)
+		if got := s.as(deputy, "DELETE", "/keys/"+other, ""); got.Status != 204 {
+			t.Errorf("%s, from where it may be: %d %s", home, got.Status, got.Body)
+		}
+	}
+}
+
 // TestRotatedAway: a token that was rotated away does nothing to any key, its own
 // least of all, though a verifier's cache still lets it in; and neither does a
 // request whose credential can't be told. The new token does.

@@ -80,7 +80,7 @@ func (a *Admin) Create(w http.ResponseWriter, r *http.Request, caller auth.Calle
 		Key:     Key{ID: id, Grant: grant, CreatedAt: now, CreatedBy: caller.ID},
 		current: secret.DigestOf(token.Reveal()),
 	}
-	own, err := a.ceilingOf(r, caller, now)
+	own, err := a.ceilingOf(w, r, caller, now)
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (a *Admin) Update(w http.ResponseWriter, r *http.Request, caller auth.Calle
 		return err
 	}
 	now := a.now()
-	own, err := a.ceilingOf(r, caller, now)
+	own, err := a.ceilingOf(w, r, caller, now)
 	if err != nil {
 		return err
 	}
@@ -224,7 +224,7 @@ func (a *Admin) Revoke(w http.ResponseWriter, r *http.Request, caller auth.Calle
 		return err
 	}
 	now := a.now()
-	if _, err := a.ceilingOf(r, caller, now); err != nil {
+	if _, err := a.ceilingOf(w, r, caller, now); err != nil {
 		return err
 	}
 	revoke := func(r *record) error {
@@ -266,7 +266,7 @@ func (a *Admin) Rotate(w http.ResponseWriter, r *http.Request, caller auth.Calle
 		return err
 	}
 	now := a.now()
-	own, err := a.ceilingOf(r, caller, now)
+	own, err := a.ceilingOf(w, r, caller, now)
 	if err != nil {
 		return err
 	}
@@ -334,14 +334,14 @@ func fits(r *record) error {
 // ceilingOf is what caller may give now; nil: everything. A change asks for it
 // after it has read the record, so that a rotation of the caller's own key in
 // between is a conflict.
-func (a *Admin) ceilingOf(r *http.Request, caller auth.Caller, now time.Time) (*ceiling, error) {
+func (a *Admin) ceilingOf(w http.ResponseWriter, r *http.Request, caller auth.Caller, now time.Time) (*ceiling, error) {
 	own := grantOf(caller)
 	switch caller.Kind {
 	case auth.Root, auth.AdminKey:
 		return nil, nil
 	case auth.IssuedKey:
 		var err error
-		if own, err = a.ownGrant(r, caller.ID, now); err != nil {
+		if own, err = a.ownGrant(w, r, caller.ID, now); err != nil {
 			return nil, err
 		}
 	}
@@ -351,9 +351,9 @@ func (a *Admin) ceilingOf(r *http.Request, caller auth.Caller, now time.Time) (*
 // ownGrant is what the issued key id holds now, if r's credential is a token of it
 // now. That is read, because a Lambda's caller doesn't say from where it may call,
 // and because a verifier's cache lets in for some seconds who was just revoked, or
-// has a token that was just rotated away: such an administrator does nothing any
-// more.
-func (a *Admin) ownGrant(r *http.Request, id string, now time.Time) (Grant, error) {
+// has a token that was just rotated away, or calls from where its key may no longer
+// be used: such an administrator does nothing any more.
+func (a *Admin) ownGrant(w http.ResponseWriter, r *http.Request, id string, now time.Time) (Grant, error) {
 	token, err := auth.Credential(r.Header["Authorization"], r.Header["X-Api-Key"])
 	if err != nil || !isID(id) {
 		return Grant{}, auth.Unknown
@@ -369,7 +369,14 @@ func (a *Admin) ownGrant(r *http.Request, id string, now time.Time) (Grant, erro
 	case !slices.Contains(own.Scopes, route.Admin):
 		return Grant{}, api.Fail(api.ScopeMissing, "This needs a credential with the scope %q.", route.Admin)
 	}
-	return own.Grant, own.State(now)
+	if err := own.State(now); err != nil {
+		return Grant{}, err
+	}
+	holder, err := own.caller()
+	if err == nil && !holder.Addresses.Contain(api.ClientAddress(w)) {
+		err = auth.ErrAddress
+	}
+	return own.Grant, err
 }
 
 // act writes what an administrator decided, between its intent and its outcome
@@ -380,7 +387,7 @@ func (a *Admin) act(w http.ResponseWriter, r *http.Request, caller auth.Caller, 
 		Action:    action,
 		Target:    changed.ID,
 		RequestID: api.RequestID(w),
-		IP:        api.ClientAddress(w),
+		IP:        api.AddressText(api.ClientAddress(w)),
 	}, func(ctx context.Context) error {
 		var err error
 		if again == nil || isConditional(r) {

@@ -7,6 +7,8 @@ package e2e_test
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -91,7 +93,8 @@ type deployment struct {
 	store  *secretsfake.Server
 	table  *dynamofake.Server
 	queues *sqsfake.Server
-	queue  *sqsfake.Queue // of jobs
+	queue  *sqsfake.Queue   // of jobs
+	iam    *gateway.Account // who may call those: each function under its role in the template
 }
 
 // tableName is the name of every stack's table.
@@ -118,7 +121,7 @@ func (s stack) deploy(t *testing.T) *deployment {
 	t.Helper()
 	d := &deployment{hosts: map[string]*lambdahost.Host{}}
 	if s.beside != nil {
-		d.store, d.secret, d.table, d.queues, d.queue = s.beside.store, s.beside.secret, s.beside.table, s.beside.queues, s.beside.queue
+		d.store, d.secret, d.table, d.queues, d.queue, d.iam = s.beside.store, s.beside.secret, s.beside.table, s.beside.queues, s.beside.queue, s.beside.iam
 	} else {
 		d.stores(t)
 	}
@@ -131,18 +134,26 @@ func (s stack) deploy(t *testing.T) *deployment {
 	api, err := gateway.Load("../../template.yaml", gateway.Deployment{
 		Parameters: parameters,
 		Values: map[string]string{
-			"TokenSecret": d.secret.ARN(),
-			"Table":       tableName,
-			"Table.Arn":   "arn:aws:dynamodb:eu-west-1:123456789012:table/" + tableName,
-			"JobsQueue":   d.queue.URL(),
+			"TokenSecret":   d.secret.ARN(),
+			"Table":         tableName,
+			"Table.Arn":     dynamofake.ARN(tableName),
+			"JobsQueue":     d.queue.URL(),
+			"JobsQueue.Arn": d.queue.ARN(),
 		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	invokers := map[string]gateway.Invoker{}
+	for _, action := range []string{"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"} {
+		if !api.Functions["WorkerFunction"].Role.Allows(action, d.queue.ARN(), "") { // Lambda would make no mapping
+			t.Fatalf("the worker's role doesn't allow %s", action)
+		}
+	}
 	for id, folder := range functions {
-		overrides := map[string]string{"AWS_ENDPOINT_URL_SECRETS_MANAGER": d.store.URL, "AWS_ENDPOINT_URL_DYNAMODB": d.table.URL, "AWS_ENDPOINT_URL_SQS": d.queues.URL}
+		principal := id + "-" + rand.Text()[:12] // as CloudFormation names it, so that stacks side by side differ
+		d.iam.Assume(principal, api.Functions[id].Role)
+		overrides := map[string]string{"AWS_ACCESS_KEY_ID": principal, "AWS_ENDPOINT_URL_SECRETS_MANAGER": d.store.URL, "AWS_ENDPOINT_URL_DYNAMODB": d.table.URL, "AWS_ENDPOINT_URL_SQS": d.queues.URL}
 		maps.Copy(overrides, s.environment)
 		host, err := lambdahost.Start(lambdahost.Config{
 			Bootstrap:    filepath.Join(binaries, folder),
@@ -151,6 +162,7 @@ func (s stack) deploy(t *testing.T) *deployment {
 			FunctionName: id,
 			MemoryMB:     api.Functions[id].MemoryMB,
 			Timeout:      api.Functions[id].Timeout,
+			InitTimeout:  patience,
 			Concurrency:  s.atOnce,
 		})
 		if err != nil {
@@ -189,10 +201,16 @@ func (d *deployment) work(t *testing.T) {
 }
 
 // stores starts what a stack keeps things in. It must not see a request in the
-// whole test that AWS would not take from us.
+// whole test that AWS would not take from us, nor one that a function's role
+// doesn't allow it.
 func (d *deployment) stores(t *testing.T) {
 	d.store, d.table, d.queues = secretsfake.Start(secretsfake.Config{}), dynamofake.Start(), sqsfake.Start()
 	d.queue = d.queues.Create("postern-jobs", sqsfake.Attributes{VisibilityTimeout: 960 * time.Second})
+	d.iam = &gateway.Account{}
+	d.iam.Assume("AKIAEXAMPLE", gateway.Role{{Actions: []string{"*"}, Resources: []string{"*"}}}) // the test itself
+	d.store.Authorize(d.iam.Allows)
+	d.table.Authorize(d.iam.Allows)
+	d.queues.Authorize(d.iam.Allows)
 	d.table.Create(tableName)
 	d.secret = d.store.Create("postern-root")
 	d.secret.Put(token)
@@ -319,11 +337,15 @@ func (e elsewhere) RoundTrip(r *http.Request) (*http.Response, error) {
 	return e.next.RoundTrip(r)
 }
 
+// patience is how long a test waits for what should happen at once, on a machine
+// that has much else to do.
+const patience = 2 * time.Minute
+
 // client has no pool that outlives the test, and waits for nobody forever.
 func client(t *testing.T) *http.Client {
 	transport := &http.Transport{DisableCompression: true}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
+	return &http.Client{Transport: transport, Timeout: patience}
 }
 
 // parameter finds the template's parameter for a setting, in the settings' own
@@ -354,6 +376,9 @@ func TestTheContractOnBothSides(t *testing.T) {
 				parameters[parameter(t, name)] = value
 			}
 			cloud, here := deploy(t, parameters, nil), start(t, suite.Settings)
+			if suite.Name == "limit" {
+				withinAnHour(t)
+			}
 			c := client(t)
 			onCloud := check.Target{URL: cloud.url, Token: token, Client: c}
 			onHere := check.Target{URL: here.url, Token: token, Client: &http.Client{Timeout: c.Timeout, Transport: elsewhere{c.Transport, new(atomic.Int32)}}}
@@ -382,6 +407,11 @@ func TestTheContractOnBothSides(t *testing.T) {
 			for side, logs := range map[string]string{"local": here.logs(), "Lambda": cloud.logs()} {
 				if leak := leaked(logs); leak != "" {
 					t.Errorf("P4: the log of the %s side has %s in it", side, leak)
+				}
+				for line := range strings.Lines(logs) {
+					if side == "Lambda" && !json.Valid([]byte(line)) {
+						t.Errorf("a line of a Lambda's log is no JSON: %s", line)
+					}
 				}
 			}
 			if suite.Key != "" {

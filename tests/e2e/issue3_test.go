@@ -20,7 +20,7 @@ const haiku = "anthropic.claude-3-5-haiku-20241022-v1:0"
 
 // onBedrock is the environment of a local server with Bedrock at url.
 func onBedrock(url string) map[string]string {
-	return map[string]string{"MODEL": "bedrock/" + haiku, "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": url, "CHAT_TIMEOUT": "1s",
+	return map[string]string{"MODEL": "bedrock/" + haiku, "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": url,
 		"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": modelKey}
 }
 
@@ -30,9 +30,17 @@ func TestBedrockFails(t *testing.T) {
 	t.Parallel()
 	server := bedrockfake.Start()
 	t.Cleanup(server.Close)
-	here := start(t, onBedrock(server.URL))
-	cloud := deploy(t, map[string]string{"Model": "bedrock/" + haiku, "ChatTimeout": "1s"},
-		map[string]string{"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": server.URL})
+	endpoint := map[string]string{"AWS_ENDPOINT_URL_BEDROCK_RUNTIME": server.URL}
+	sides := func(timeout time.Duration) (*local, *deployment) {
+		environment := onBedrock(server.URL)
+		environment["CHAT_TIMEOUT"] = timeout.String()
+		return start(t, environment), deploy(t, map[string]string{"Model": "bedrock/" + haiku, "ChatTimeout": timeout.String()}, endpoint)
+	}
+	// A short timeout is for those rows alone that wait for it: where much else goes
+	// on it might be the answer to the others too.
+	const short = 2 * time.Second
+	here, cloud := sides(20 * time.Second)
+	hereInHaste, cloudInHaste := sides(short)
 
 	half := []bedrockfake.Step{bedrockfake.MessageStart(), bedrockfake.Text("half")}
 	nonsense := bedrockfake.Handle(func(w http.ResponseWriter, _ *http.Request) {
@@ -68,13 +76,17 @@ func TestBedrockFails(t *testing.T) {
 		if row.last != "" {
 			streamed = check.Want{Status: 200, Body: "event: delta\ndata: {\"delta\":\"half\"}\n\n" + row.last}
 		}
+		here, cloud := here, cloud
+		if row.want.Status == 504 {
+			here, cloud = hereInHaste, cloudInHaste
+		}
 		began := time.Now()
 		onBothSides(t, []check.Case{
 			chatCase(row.name, `{"message":"hello"}`, row.want),
 			chatCase(row.name+", streamed", `{"message":"hello","stream":true}`, streamed),
 		}, here, cloud)
-		if took := time.Since(began); took > 4*time.Second+5*time.Second {
-			t.Errorf("%s: four chats take %v, each has 1 s", row.name, took)
+		if took := time.Since(began); took > 4*short+30*time.Second && row.want.Status == 504 {
+			t.Errorf("%s: four chats take %v, each has %v", row.name, took, short)
 		}
 	}
 	if v := server.Violations(); len(v) > 0 {
@@ -98,9 +110,7 @@ func TestACallerWhoLeavesEndsTheCallToTheModel(t *testing.T) {
 	server := bedrockfake.Start()
 	t.Cleanup(server.Close)
 	server.Script(bedrockfake.MessageStart(), bedrockfake.Text("half"), bedrockfake.Hang())
-	environment := onBedrock(server.URL)
-	environment["CHAT_TIMEOUT"] = "300s"
-	here := start(t, environment)
+	here := start(t, onBedrock(server.URL))
 
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
@@ -118,7 +128,7 @@ func TestACallerWhoLeavesEndsTheCallToTheModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	leave()
-	patient, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	patient, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := server.AwaitLeft(patient, 1); err != nil {
 		t.Error(err)
@@ -141,15 +151,15 @@ func TestAKeyAloneSwitchesNothingOn(t *testing.T) {
 	onBothSides(t, []check.Case{
 		chatCase("an answer", `{"message":"hello"}`, check.Want{Status: 200, JSON: map[string]any{"model": "offline/eliza"}}),
 	}, here, cloud)
-	if !strings.Contains(here.logs(), "OPENAI_API_KEY: without MODEL it switches nothing on") {
-		t.Errorf("the start doesn't say how: %s", here.logs())
-	}
+	eventually(t, "the start says how", func() bool {
+		return strings.Contains(here.logs(), "OPENAI_API_KEY: without MODEL it switches nothing on")
+	})
 }
 
 // TestAnUnknownProviderStopsTheFunction, as it stops the program (refused.txtar).
 func TestAnUnknownProviderStopsTheFunction(t *testing.T) {
 	t.Parallel()
-	host, err := lambdahost.Start(lambdahost.Config{Bootstrap: filepath.Join(binaries, "chat"), Env: []string{"MODEL=nobody/x", "TABLE_NAME=" + tableName}, Dir: "../.."})
+	host, err := lambdahost.Start(lambdahost.Config{Bootstrap: filepath.Join(binaries, "chat"), Env: []string{"MODEL=nobody/x", "TABLE_NAME=" + tableName}, Dir: "../..", InitTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,6 +186,7 @@ func TestAnAgentOutsideBedrockModelArnsIsAWarning(t *testing.T) {
 		for range 2 { // a warm function says nothing more
 			check.Target{URL: cloud.url, Token: token, Client: client(t)}.Run(t.Context(), chatCase("any", `{"message":"hello"}`, check.Want{Status: 503}))
 		}
+		cloud.end()
 		warnings := 0
 		for line := range strings.Lines(cloud.hosts["ChatFunction"].Logs()) {
 			if strings.Contains(line, `"level":"WARN"`) && strings.Contains(line, "BedrockModelArns") && strings.Contains(line, `"model":"bedrock/`+haiku) {

@@ -2,8 +2,10 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -85,7 +87,7 @@ func (m *asker) hanging(t *testing.T, n int32) {
 // eventually polls for what other processes bring about.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
@@ -390,7 +392,13 @@ func TestP17SIGTERMFinishesWhatRuns(t *testing.T) {
 		defer close(ended)
 		here.end(syscall.SIGTERM)
 	}()
-	eventually(t, "it says that it stops", func() bool { return strings.Contains(here.logs(), "stopping") })
+	eventually(t, "its port is closed", func() bool { // after that no job begins
+		c, err := net.Dial("tcp", strings.TrimPrefix(here.url, "http://"))
+		if err == nil {
+			c.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
 	close(m.let)
 	<-ended
 	if m.asked("after them") != 0 || len(m.left) != 0 {

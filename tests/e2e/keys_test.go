@@ -110,6 +110,7 @@ func (l *life) look(id string) record {
 
 func (l *life) live() {
 	t := l.t
+	withinAnHour(t) // or the limit would begin anew
 	began := time.Now().Truncate(time.Second)
 	key := l.s.issue(t, token, `{"name":"a life","scopes":["agents:read"],"tokens_per_day":5000}`)
 	gone := l.s.issue(t, token, `{"name":"a short life","scopes":["agents:read"]}`)
@@ -155,7 +156,7 @@ func (l *life) live() {
 	// Given back for a short time. A token that is not the key's makes everybody
 	// look again, so nobody need wait for the cache.
 	l.s.as(t, token, send("PATCH", "/keys/"+key.ID, `{"disabled":false}`, fine))
-	end = time.Now().Add(2 * time.Second).Truncate(time.Millisecond)
+	end = time.Now().Add(4 * time.Second).Truncate(time.Millisecond) // or it would be over before it is written, where much goes on
 	l.s.as(t, token, send("PATCH", "/keys/"+key.ID, `{"expires_at":"`+end.UTC().Format(time.RFC3339Nano)+`"}`, fine))
 	l.use(key.Token, refused)
 	l.exactly(rotated.Key, end)
@@ -352,7 +353,7 @@ func items(t *testing.T, d *deployment, tokens ...string) string {
 // and whoever does something finds a place in the audit log.
 func TestTwoAdministrators(t *testing.T) {
 	eachSide(t, func(t *testing.T, s side) {
-		const administrators = 12
+		const administrators = 4 // who write 25 times in all; where a disk is slow, many more would take longer than the 5 s that each has
 		key := s.issue(t, token, `{"name":"before","scopes":["chat"]}`)
 		var changed, refused atomic.Int32
 		var made sync.Map
@@ -449,6 +450,9 @@ func TestP17NothingThatWasAcknowledgedIsLost(t *testing.T) {
 				if response == nil {
 					return // it is dead
 				}
+				if response.Status == 503 {
+					continue // nothing was acknowledged: on a slow disk the others may be faster for too long
+				}
 				if len(faults) > 0 {
 					t.Error(faults)
 				}
@@ -502,7 +506,7 @@ func TestADataFolderHasOneServer(t *testing.T) {
 	second.Env = append(second.Env, "DATA_DIR="+data, "API_TOKEN="+token)
 	var stderr strings.Builder
 	second.Stderr = &stderr
-	timer := time.AfterFunc(20*time.Second, func() { second.Process.Kill() })
+	timer := time.AfterFunc(patience, func() { second.Process.Kill() })
 	defer timer.Stop()
 	if err := second.Run(); err == nil || !regexp.MustCompile(`(?m)^postern: DATA_DIR: .*`+regexp.QuoteMeta(data)).MatchString(stderr.String()) {
 		t.Errorf("a second server ends with %v and says %s", err, &stderr)

@@ -112,7 +112,7 @@ func (m *reciter) awaitLeft(t *testing.T) {
 	t.Helper()
 	select {
 	case <-m.left:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Error("the model still works for a caller who has left")
 	}
 }
@@ -128,7 +128,7 @@ func npmClient(t *testing.T, url string) []string {
 	if _, err := exec.LookPath("node"); err != nil {
 		missing(t, "node is not installed")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	node := exec.CommandContext(ctx, "node", "client.mjs")
 	node.Dir = openAIClients
@@ -152,7 +152,7 @@ func missing(t *testing.T, what string) {
 
 // goClient is the same steps with go-openai.
 func goClient(t *testing.T, url string) (lines []string) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	client := func(key string) *openai.Client {
 		config := openai.DefaultConfig(key)

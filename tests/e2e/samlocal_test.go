@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-lambda-go/events"
 
@@ -30,7 +29,7 @@ func samLocal(t *testing.T, id string, overrides map[string]string) *lambdahost.
 	}
 	env := append(function.Env(overrides), "AWS_SAM_LOCAL=true")
 	host, err := lambdahost.Start(lambdahost.Config{
-		Bootstrap: filepath.Join(binaries, functions[id]), Env: env, Dir: "../..", FunctionName: id, Timeout: 20 * time.Second})
+		Bootstrap: filepath.Join(binaries, functions[id]), Env: env, Dir: "../..", FunctionName: id, Timeout: patience, InitTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +93,7 @@ func TestSAMLocalWithoutATokenSaysWhatToDo(t *testing.T) {
 	if result := invoke(t, host, authorizerEvent("Bearer "+token), nil); result.Err == nil {
 		t.Fatalf("answered %s, want an error", result.Payload)
 	}
+	host.Close() // so that its log is whole
 	if !strings.Contains(host.Logs(), "make env.json") {
 		t.Errorf("the log doesn't say what to do: %s", host.Logs())
 	}
@@ -158,7 +158,7 @@ func TestI17AMissingAgentsFileStopsTheFunction(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range []string{"none.yaml", filepath.Join(dir, "empty")} {
-		host, err := lambdahost.Start(lambdahost.Config{Bootstrap: filepath.Join(binaries, "agents"), Env: []string{"AGENTS_FILE=" + file}, Dir: dir})
+		host, err := lambdahost.Start(lambdahost.Config{Bootstrap: filepath.Join(binaries, "agents"), Env: []string{"AGENTS_FILE=" + file}, Dir: dir, InitTimeout: patience})
 		if err != nil {
 			t.Fatal(err)
 		}

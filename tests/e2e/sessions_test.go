@@ -177,17 +177,22 @@ func (s side) keepApart(t *testing.T, a, b tenant) {
 	s.as(t, a.key.Token, get("/sessions/alone", fine))
 }
 
-// TestConcurrentTurnsAreAllKept: many requests at once on one conversation.
+// TestConcurrentTurnsAreAllKept: many requests on one conversation, several at
+// once. Each lot has an end, so that none loses more often than it has others: a
+// turn has 3 s to be written, and a slow disk takes long for each.
 func TestConcurrentTurnsAreAllKept(t *testing.T) {
-	const turns = 64
+	const lots, atOnce = 8, 8
+	const turns = lots * atOnce
 	eachSide(t, func(t *testing.T, s side) {
-		var all sync.WaitGroup
-		for i := range turns {
-			all.Go(func() {
-				s.as(t, token, talk("busy", fmt.Sprint("message ", i), check.Want{Status: 200, JSON: map[string]any{"session_id": "busy"}}))
-			})
+		for lot := range lots {
+			var all sync.WaitGroup
+			for i := range atOnce {
+				all.Go(func() {
+					s.as(t, token, talk("busy", fmt.Sprint("message ", lot*atOnce+i), check.Want{Status: 200, JSON: map[string]any{"session_id": "busy"}}))
+				})
+			}
+			all.Wait()
 		}
-		all.Wait()
 		found := map[string]bool{}
 		got := s.recall(t, token, "busy")
 		for _, m := range got.Messages {
@@ -249,6 +254,7 @@ func TestConversationsWithoutTheTable(t *testing.T) {
 	if got := s.recall(t, token, "s"); len(got.Messages) != 2 {
 		t.Errorf("%+v", got)
 	}
+	d.end()
 	if logs := d.hosts["ChatFunction"].Logs(); strings.Count(logs, "lost to its conversation") != 2 {
 		t.Errorf("the log is %s", logs)
 	}
