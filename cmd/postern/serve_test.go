@@ -196,7 +196,7 @@ func TestSIGTERMFinishesAStream(t *testing.T) {
 // A chat's own time is all that a stop waits for: then its caller is told, and
 // the process ends by itself.
 func TestSIGTERMWaitsForTheChatsTimeout(t *testing.T) {
-	s, response := startSlowly(t, "CHAT_TIMEOUT=1s")
+	s, response := startSlowly(t, "CHAT_TIMEOUT=3s")
 	terminate(t, s)
 	rest, err := io.ReadAll(response.Body)
 	if err != nil || !strings.HasPrefix(string(rest), "event: error\ndata: {\"status\":504,") {

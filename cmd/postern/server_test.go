@@ -288,6 +288,15 @@ func certificateCommand(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
 }
 
+// within-hour waits for the next hour if this one is about to end: limits are of
+// clock hours.
+func withinHourCommand(*testscript.TestScript, bool, []string) {
+	now := time.Now()
+	if left := now.Truncate(time.Hour).Add(time.Hour).Sub(now); left < 30*time.Second {
+		time.Sleep(left)
+	}
+}
+
 // secretless SECRET fails if stdout or stderr of the last command has SECRET, or
 // any eight characters of it in a row (P4).
 func secretlessCommand(ts *testscript.TestScript, _ bool, args []string) {

@@ -277,7 +277,7 @@ func startWith(t *testing.T, environment []string, agents string) *server {
 func (s *server) waitFor(t *testing.T, expression string) []string {
 	t.Helper()
 	re := regexp.MustCompile(expression)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if found := re.FindStringSubmatch(s.stderr.String()); found != nil {
 			return found
 		}

@@ -14,10 +14,6 @@ import (
 	"time"
 )
 
-// terminationGrace is what Lambda gives a process with an internal extension
-// between SIGTERM and SIGKILL.
-const terminationGrace = 500 * time.Millisecond
-
 // environment is one process of the function and the Runtime API that it alone
 // talks to. Own ports keep a dying process from answering for the next one.
 type environment struct {
@@ -190,7 +186,7 @@ func (e *environment) stop(reason *FunctionError) {
 		select {
 		case <-e.exited:
 			return
-		case <-time.After(terminationGrace):
+		case <-time.After(e.cfg.TerminationGrace):
 		}
 	}
 	e.cmd.Process.Kill()

@@ -61,6 +61,9 @@ type Config struct {
 	Timeout time.Duration
 	// InitTimeout bounds the time from exec to the first poll; 0: 10 s.
 	InitTimeout time.Duration
+	// TerminationGrace is what a process that registered an extension has between
+	// SIGTERM and SIGKILL; 0: Lambda's 500 ms.
+	TerminationGrace time.Duration
 	// Concurrency is how many environments may exist at once; 0: one.
 	Concurrency int
 	// Output, if set, also gets what processes write; see Logs.
@@ -168,6 +171,9 @@ func withDefaults(cfg Config) Config {
 	}
 	if cfg.InitTimeout == 0 {
 		cfg.InitTimeout = 10 * time.Second
+	}
+	if cfg.TerminationGrace == 0 {
+		cfg.TerminationGrace = 500 * time.Millisecond
 	}
 	if cfg.Concurrency == 0 {
 		cfg.Concurrency = 1

@@ -36,7 +36,7 @@ func Start(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Process.Kill(); server.Wait() })
-	late := time.AfterFunc(30*time.Second, func() { server.Process.Kill() })
+	late := time.AfterFunc(2*time.Minute, func() { server.Process.Kill() })
 	defer late.Stop()
 	var said strings.Builder
 	for lines := bufio.NewReader(stderr); ; {

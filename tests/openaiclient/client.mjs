@@ -3,8 +3,8 @@
 // and what the client makes of the answer.
 import OpenAI from 'openai'
 
-const client = new OpenAI({ maxRetries: 0, timeout: 30_000 })
-const stranger = new OpenAI({ maxRetries: 0, timeout: 30_000, apiKey: 'sk-wrong' })
+const client = new OpenAI({ maxRetries: 0, timeout: 120_000 })
+const stranger = new OpenAI({ maxRetries: 0, timeout: 120_000, apiKey: 'sk-wrong' })
 
 const ask = (content, more) => ({ model: 'assistant', messages: [{ role: 'user', content }], ...more })
 const told = e => `${e.constructor.name} ${e.status} ${e.type} ${e.code}: ${e.message}`

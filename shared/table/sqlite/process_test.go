@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -84,6 +85,35 @@ var parts = map[string]func(c sqlite.Config, in *bufio.Reader) error{
 		fmt.Println("ready")
 		in.ReadString('\n')
 		return nil
+	},
+	"later": func(c sqlite.Config, in *bufio.Reader) error { // than a backup
+		s, err := sqlite.Open(c)
+		if err != nil {
+			return err
+		}
+		_, err = s.Put(context.Background(), key("a"), []byte("later"), 1, never)
+		for i := range 20 {
+			_, e := s.Put(context.Background(), key(fmt.Sprint("later ", i)), []byte(strings.Repeat("x", 5000)), 0, never)
+			err = errors.Join(err, e)
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Println("ready")
+		in.ReadString('\n')
+		return s.Close()
+	},
+	"restore until": func(c sqlite.Config, _ *bufio.Reader) error {
+		_, err := sqlite.RestoreTelling(c, os.Args[2], func(step string) {
+			if step == os.Args[3] {
+				syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}
+			if step == "copied" && len(os.Args) > 4 { // the old one can't take in its log
+				signal.Ignore(syscall.SIGXFSZ)
+				syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 32 << 10, Max: 32 << 10})
+			}
+		})
+		return err
 	},
 	"holder": func(c sqlite.Config, in *bufio.Reader) error {
 		s, err := sqlite.Beside(c)
