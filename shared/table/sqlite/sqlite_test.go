@@ -243,43 +243,45 @@ func TestCountersAreWrittenBehind(t *testing.T) {
 // be.
 func TestCountersThatCantBeWritten(t *testing.T) {
 	t.Parallel()
-	var told []error
-	c := sqlite.Config{Dir: newFolder(t), Err: func(err error) { told = append(told, err) }}
-	s, cli := open(t, c), beside(t, c)
-	add(t, s, "before", 5, 5)
-	if err := errors.Join(sqlite.Flush(s), sqlite.Exec(s, "PRAGMA max_page_count = 1")); err != nil {
-		t.Fatal(err)
-	}
-	for i := range 2000 { // more than the pages there are take
-		add(t, s, fmt.Sprint("many", i), 1, 1)
-	}
-	add(t, s, "before", 1, 6)
-	for range 3 {
-		if err := sqlite.Flush(s); err == nil || !strings.Contains(err.Error(), "the disk is full") {
-			t.Fatalf("flush: error %v", err)
+	synctest.Test(t, func(t *testing.T) { // no second passes by itself
+		var told []error
+		c := sqlite.Config{Dir: newFolder(t), Err: func(err error) { told = append(told, err) }}
+		s, cli := open(t, c), beside(t, c)
+		add(t, s, "before", 5, 5)
+		if err := errors.Join(sqlite.Flush(s), sqlite.Exec(s, "PRAGMA max_page_count = 1")); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if len(told) != 1 {
-		t.Errorf("told %d times: %v", len(told), told)
-	}
-	if n := count(t, cli, "before"); n != 5 {
-		t.Errorf("half of a transaction is written: %d", n)
-	}
-	add(t, s, "before", 1, 7)
-	sqlite.Forget(s)
-	add(t, s, "before", 1, 8)
-	if _, err := s.Put(t.Context(), key("value"), make([]byte, table.MaxValue), 0, never); err == nil || !strings.Contains(err.Error(), "the disk is full") {
-		t.Errorf("put: error %v", err)
-	}
-	if err := errors.Join(sqlite.Exec(s, "PRAGMA max_page_count = 1000000"), sqlite.Flush(s)); err != nil {
-		t.Fatal(err)
-	}
-	if n, m := count(t, cli, "before"), count(t, cli, "many1999"); n != 8 || m != 1 {
-		t.Errorf("%d and %d are written", n, m)
-	}
-	if len(told) != 1 {
-		t.Errorf("told %d times: %v", len(told), told)
-	}
+		for i := range 2000 { // more than the pages there are take
+			add(t, s, fmt.Sprint("many", i), 1, 1)
+		}
+		add(t, s, "before", 1, 6)
+		for range 3 {
+			if err := sqlite.Flush(s); err == nil || !strings.Contains(err.Error(), "the disk is full") {
+				t.Fatalf("flush: error %v", err)
+			}
+		}
+		if len(told) != 1 {
+			t.Errorf("told %d times: %v", len(told), told)
+		}
+		if n := count(t, cli, "before"); n != 5 {
+			t.Errorf("half of a transaction is written: %d", n)
+		}
+		add(t, s, "before", 1, 7)
+		sqlite.Forget(s)
+		add(t, s, "before", 1, 8)
+		if _, err := s.Put(t.Context(), key("value"), make([]byte, table.MaxValue), 0, never); err == nil || !strings.Contains(err.Error(), "the disk is full") {
+			t.Errorf("put: error %v", err)
+		}
+		if err := errors.Join(sqlite.Exec(s, "PRAGMA max_page_count = 1000000"), sqlite.Flush(s)); err != nil {
+			t.Fatal(err)
+		}
+		if n, m := count(t, cli, "before"), count(t, cli, "many1999"); n != 8 || m != 1 {
+			t.Errorf("%d and %d are written", n, m)
+		}
+		if len(told) != 1 {
+			t.Errorf("told %d times: %v", len(told), told)
+		}
+	})
 }
 
 // TestTheLastOfTheDisk is for what can't wait: however much callers have stored,
@@ -330,48 +332,52 @@ func TestTheLastOfTheDisk(t *testing.T) {
 // goes on where it stood.
 func TestMemoryOfCountersIsBounded(t *testing.T) {
 	t.Parallel()
-	s := open(t, sqlite.Config{Dir: newFolder(t)})
-	for i := range 1000 {
-		add(t, s, fmt.Sprint(i), int64(i), int64(i))
-	}
-	for second := range 120 {
-		add(t, s, "busy", 1, int64(second+1))
-		if err := sqlite.Flush(s); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) { // no second passes by itself
+		s := open(t, sqlite.Config{Dir: newFolder(t)})
+		for i := range 1000 {
+			add(t, s, fmt.Sprint(i), int64(i), int64(i))
 		}
-		if n := sqlite.Tallies(s); second < 50 && n != 1001 {
-			t.Fatalf("%d are in memory after %d seconds", n, second)
+		for second := range 120 {
+			add(t, s, "busy", 1, int64(second+1))
+			if err := sqlite.Flush(s); err != nil {
+				t.Fatal(err)
+			}
+			if n := sqlite.Tallies(s); second < 50 && n != 1001 {
+				t.Fatalf("%d are in memory after %d seconds", n, second)
+			}
 		}
-	}
-	if n := sqlite.Tallies(s); n != 1 {
-		t.Errorf("%d are in memory after two minutes", n)
-	}
-	add(t, s, "999", 1, 1000)
-	if _, added, err := s.Add(t.Context(), key("nothing"), []table.Delta{{Counter: "n", By: 1}}, 0, never); added || err != nil {
-		t.Errorf("added %t, error %v", added, err)
-	}
-	if n := sqlite.Tallies(s); n != 2 {
-		t.Errorf("%d are in memory", n)
-	}
+		if n := sqlite.Tallies(s); n != 1 {
+			t.Errorf("%d are in memory after two minutes", n)
+		}
+		add(t, s, "999", 1, 1000)
+		if _, added, err := s.Add(t.Context(), key("nothing"), []table.Delta{{Counter: "n", By: 1}}, 0, never); added || err != nil {
+			t.Errorf("added %t, error %v", added, err)
+		}
+		if n := sqlite.Tallies(s); n != 2 {
+			t.Errorf("%d are in memory", n)
+		}
+	})
 }
 
 // TestNoMoreCountersThanRoom: P15. Those in memory go on, and others once there
 // is room.
 func TestNoMoreCountersThanRoom(t *testing.T) {
 	t.Parallel()
-	s := open(t, sqlite.Config{Dir: newFolder(t)})
-	sqlite.Room(s, 2)
-	add(t, s, "a", 1, 1)
-	add(t, s, "b", 1, 1)
-	if _, added, err := s.Add(t.Context(), key("c"), []table.Delta{{Counter: "n", By: 1}}, table.NoMax, never); added || err == nil {
-		t.Errorf("added %t, error %v", added, err)
-	}
-	add(t, s, "a", 1, 2)
-	if err := sqlite.Flush(s); err != nil {
-		t.Fatal(err)
-	}
-	sqlite.Forget(s)
-	add(t, s, "c", 1, 1)
+	synctest.Test(t, func(t *testing.T) { // no second passes by itself
+		s := open(t, sqlite.Config{Dir: newFolder(t)})
+		sqlite.Room(s, 2)
+		add(t, s, "a", 1, 1)
+		add(t, s, "b", 1, 1)
+		if _, added, err := s.Add(t.Context(), key("c"), []table.Delta{{Counter: "n", By: 1}}, table.NoMax, never); added || err == nil {
+			t.Errorf("added %t, error %v", added, err)
+		}
+		add(t, s, "a", 1, 2)
+		if err := sqlite.Flush(s); err != nil {
+			t.Fatal(err)
+		}
+		sqlite.Forget(s)
+		add(t, s, "c", 1, 1)
+	})
 }
 
 // TestThePowerMayFail: a write is acknowledged when the disk has it, which
