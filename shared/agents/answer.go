@@ -122,10 +122,6 @@ func (c *crew) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running--
-	c.tell()
-}
-
-func (c *crew) tell() {
 	if c.ended != nil {
 		close(c.ended)
 		c.ended = nil
@@ -139,7 +135,6 @@ func (c *crew) wait() bool {
 	defer c.mu.Unlock()
 	defer func() { c.running++ }()
 	if c.running--; c.running == 0 {
-		c.tell() // those who wait have nobody left to wait for
 		return false
 	}
 	if c.ended == nil {

@@ -436,15 +436,28 @@ func TestABudgetFullInTheMiddleOfManyAnswers(t *testing.T) {
 // would be paid for twice.
 func TestAWorkflowOutOfBudgetIsNotRunAgain(t *testing.T) {
 	t.Parallel()
-	const file = "agents: {a: {role: r, llm: test/x}}\nsteps: [{agent: a, action: one}, {agent: a, action: two}]"
+	const file = "agents: {a: {role: r, llm: test/x}}\nsteps: [{agent: a, action: '{{input}}'}, {agent: a, action: then}]"
+	budget := &watched{Budget: budgetOver(&memory.Table{Now: clockAtNoon})}
+	begun := make(chan struct{})
 	var calls atomic.Int32
-	m := part(func(_ context.Context, _ model.Request, yield func(model.Event, error) bool) {
-		calls.Add(1)
-		yield(model.Event{Stop: model.EndTurn}, nil) // nobody knows what it used
+	m := part(func(ctx context.Context, req model.Request, yield func(model.Event, error) bool) {
+		used := model.Usage{InputTokens: 1} // the rest is given back
+		switch text := req.Messages[0].Text; {
+		case strings.Contains(text, "quick"):
+			<-begun
+			calls.Add(1)
+			used = model.Usage{} // nobody knows
+		case strings.Contains(text, "slow"):
+			close(begun)
+			for budget.refused.Load() == 0 && ctx.Err() == nil {
+				runtime.Gosched()
+			}
+		}
+		yield(model.Event{Stop: model.EndTurn, Usage: used}, nil)
 	})
-	chat := &agents.Chat{File: mustParse(t, file), Models: agents.Models{"test": m}, Budget: &watched{Budget: budgetOver(&memory.Table{Now: clockAtNoon})}, Timeout: time.Minute}
-	_, err := chat.Answers(t.Context(), withBudget(5000), "", agents.Ask("m"), agents.Ask("m"))
-	if api.CodeOf(err) != api.BudgetExceeded || calls.Load() > 2 {
+	chat := &agents.Chat{File: mustParse(t, file), Models: agents.Models{"test": m}, Budget: budget, Timeout: time.Minute}
+	_, err := chat.Answers(t.Context(), withBudget(5000), "", agents.Ask("slow"), agents.Ask("quick"))
+	if api.CodeOf(err) != api.BudgetExceeded || calls.Load() != 1 {
 		t.Errorf("%d calls: %v", calls.Load(), err)
 	}
 }

@@ -56,6 +56,10 @@ func (e *echo) Stream(ctx context.Context, req model.Request) iter.Seq2[model.Ev
 			yield(model.Event{}, fmt.Errorf("%w: CANARY of the upstream", model.ErrUnavailable))
 			return
 		}
+		if strings.HasPrefix(text, "refuse") {
+			yield(model.Event{}, fmt.Errorf("%w: CANARY of the upstream", model.ErrRefused))
+			return
+		}
 		if after, found := strings.CutPrefix(text, "wait "); found {
 			yield(model.Event{}, overloaded(after))
 			return
@@ -336,7 +340,7 @@ func TestTxtaiAnswersAreBounded(t *testing.T) {
 }
 
 // Contract §3: OpenAI's clients sleep through a Retry-After, so beyond a minute
-// they are told not to.
+// they are told not to; and not to try again what is refused for good.
 func TestOpenAIClientsAreToldNotToSleep(t *testing.T) {
 	t.Parallel()
 	h := serve(t, &echo{}, 1)
@@ -349,6 +353,10 @@ func TestOpenAIClientsAreToldNotToSleep(t *testing.T) {
 		if w.Code != 503 || w.Header().Get("x-should-retry") != want || w.Header().Get("Retry-After") == "" {
 			t.Errorf("the model wants %s: %d %v", after, w.Code, w.Header())
 		}
+	}
+	w := send(serve(t, &echo{}, 0), "POST", "/v1/chat/completions", `{"model":"clerk","messages":[{"role":"user","content":"refuse"}]}`)
+	if w.Code != 502 || w.Header().Get("x-should-retry") != "false" || !strings.Contains(w.Body.String(), "refuses this request") || strings.Contains(w.Body.String(), "CANARY") {
+		t.Errorf("the model refuses: %d %v %s", w.Code, w.Header(), w.Body)
 	}
 	if w := send(h, "GET", "/api/agents", ""); w.Code != 429 || w.Header().Get("x-should-retry") != "" {
 		t.Errorf("elsewhere: %d %v", w.Code, w.Header())
