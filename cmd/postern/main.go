@@ -5,6 +5,7 @@
 //	postern keys   create, list, change and take back issued keys
 //	postern audit  read and verify the record of what administrators did
 //	postern token  make a root token, or check how a token is written
+//	postern backup, postern restore  copy the data folder's database, put a copy back
 //
 // keys and audit are clients of the HTTP API: a deployment's (--url), or that of
 // the data folder of this machine, which they serve themselves for one command,
@@ -47,7 +48,7 @@ func run() int {
 		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
-	root.AddCommand(runCommand(), initCommand(), keysCommand(), auditCommand(), tokenCommand(), bundleCommand())
+	root.AddCommand(runCommand(), initCommand(), keysCommand(), auditCommand(), tokenCommand(), backupCommand(), restoreCommand(), bundleCommand())
 	if err := root.Execute(); err != nil {
 		for _, line := range faults(err) {
 			fmt.Fprintln(os.Stderr, "postern: "+line)

@@ -18,7 +18,11 @@ func (p *place) flags(cmd *cobra.Command) {
 		}
 		return nil
 	})
-	cmd.PersistentFlags().StringVar(&p.data, "data", "", "the data `folder` of this machine (DATA_DIR, default .postern)")
+	dataFlag(cmd, &p.data)
+}
+
+func dataFlag(cmd *cobra.Command, data *string) {
+	cmd.PersistentFlags().StringVar(data, "data", "", "the data `folder` of this machine (DATA_DIR, default .postern)")
 	cmd.MarkPersistentFlagDirname("data")
 }
 

@@ -44,6 +44,10 @@ func startAsker(t *testing.T) *asker {
 }
 
 func (m *asker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") != "Bearer "+modelKey { // which the worker must be able to read, too
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
 	var asked struct{ Messages []struct{ Content string } }
 	body, _ := io.ReadAll(r.Body)
 	json.Unmarshal(body, &asked)
@@ -112,11 +116,11 @@ func onAskers(t *testing.T, test func(t *testing.T, s side, m *asker, logs func(
 }
 
 func (m *asker) environment() map[string]string {
-	return map[string]string{"MODEL": "openai/test", "OPENAI_BASE_URL": m.url, "API_RATE_LIMIT": "0"}
+	return map[string]string{"MODEL": "openai/test", "OPENAI_BASE_URL": m.url, "OPENAI_API_KEY": modelKey, "API_RATE_LIMIT": "0"}
 }
 
 func (m *asker) parameters() map[string]string {
-	return map[string]string{"Model": "openai/test", "OpenAIBaseUrl": m.url}
+	return map[string]string{"Model": "openai/test", "OpenAIBaseUrl": m.url, "ModelApiKeySecretArn": aSecret}
 }
 
 var accepted = check.Want{Status: 202, Header: map[string]string{"Location": check.Any, "Preference-Applied": "respond-async"}, JSON: map[string]any{"status": "queued"}}
@@ -196,6 +200,16 @@ func TestAnAsynchronousRun(t *testing.T) {
 		}
 		s.as(t, token, get("/jobs", check.Want{Status: 200, JSON: map[string]any{"jobs.0.id": id, "jobs.0.status": "succeeded", "jobs.0.result": nil, "jobs.1": check.Absent, "next": nil}}))
 		s.as(t, token, send("POST", "/jobs/"+id+"/cancel", "", conflict))
+
+		// The job of a key that has a budget is on that.
+		spender := s.issue(t, token, `{"name":"spender","scopes":["chat"],"tokens_per_day":1200}`)
+		withinAnHour(t)
+		if job := s.ended(t, spender.Token, s.later(t, spender.Token, "counted")); job.Status != jobs.Succeeded {
+			t.Errorf("%s: %+v", s.name, job)
+		}
+		if job := s.ended(t, spender.Token, s.later(t, spender.Token, strings.Repeat("too much ", 100))); job.Status != jobs.Failed || job.Error.Error != "Token budget exceeded" {
+			t.Errorf("%s: %+v", s.name, job)
+		}
 
 		long := s.ended(t, token, s.later(t, token, "at length"))
 		if got := response(t, long); got != awkwardText {

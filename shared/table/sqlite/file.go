@@ -115,22 +115,23 @@ func (t *Table) known() error {
 // check looks at a file before SQLite does, and writes nothing to one that is
 // there. Where there is none, create, which is os.O_CREATE or 0, says whether it
 // makes one of no bytes.
-func check(path string, create int) error {
+func check(path string, create int) (fs.FileInfo, error) {
 	if err := checkKinds(path); err != nil {
-		return err
+		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|create, 0o600)
 	if err != nil {
-		return fmt.Errorf("opening the database: %w: this user must be able to write to it and to its folder", err)
+		return nil, fmt.Errorf("opening the database: %w: this user must be able to write to it and to its folder", err)
 	}
 	defer f.Close()
 	if err := checkQuiet(f); err != nil {
-		return err
+		return nil, err
 	}
-	if info, err := f.Stat(); err != nil || info.Mode().Perm()&0o077 == 0 {
-		return err
+	info, err := f.Stat()
+	if err == nil && info.Mode().Perm()&0o077 != 0 {
+		err = f.Chmod(0o600)
 	}
-	return f.Chmod(0o600)
+	return info, err
 }
 
 // checkKinds refuses what is no file where a database, or something of SQLite's
@@ -363,6 +364,9 @@ func (t *Table) explain(err error) error {
 			return t.full(err)
 		}
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		if e, _ := errors.AsType[*driver.Error](err); e.Code() == sqlite3.SQLITE_READONLY_DBMOVED {
+			return fmt.Errorf("%s was moved or replaced meanwhile: run it again", t.path)
+		}
 		return fmt.Errorf("writing %s: this user must be able to write to it and to its folder: %w", t.path, err)
 	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
 		return fmt.Errorf("writing %s: another process has kept it busy for too long: %w", t.path, err)

@@ -144,12 +144,12 @@ func open(c Config, dir string) (*Table, error) {
 	if c.Existing {
 		create = 0
 	}
-	if err := check(t.path, create); err != nil {
+	var err error
+	if t.file, err = check(t.path, create); err != nil {
 		return nil, err
 	}
-	err := t.connect()
-	if err == nil {
-		t.file, err = os.Stat(t.path)
+	if err = t.connect(); err == nil {
+		err = t.inPlace() // what was opened is what was checked
 	}
 	if err != nil {
 		return nil, errors.Join(t.explain(err), t.disconnect())
