@@ -61,7 +61,7 @@ func (p *Parameters) Time(name string) time.Time {
 		return time.Time{}
 	}
 	t, err := time.Parse(time.RFC3339, p.values.Get(name))
-	if err != nil {
+	if err != nil || t.IsZero() { // which stands for none
 		p.fail("The query parameter %q takes a time such as 2026-03-04T12:00:00Z, not %s.", name, shortened(p.values.Get(name)))
 	}
 	return t

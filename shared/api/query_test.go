@@ -46,6 +46,7 @@ func TestQuery(t *testing.T) {
 		{"another script's digits", "limit=%D9%A5", values{}, `The query parameter "limit" takes a whole number from 1 to 50, not "٥".`},
 		{"a date for a time", "from=2026-03-04", values{}, `The query parameter "from" takes a time such as 2026-03-04T12:00:00Z, not "2026-03-04".`},
 		{"an empty time", "from=", values{}, `The query parameter "from" takes a time such as 2026-03-04T12:00:00Z, not "".`},
+		{"the time that stands for none", "from=0001-01-01T00:00:00Z", values{}, `The query parameter "from" takes a time such as 2026-03-04T12:00:00Z, not "0001-01-01T00:00:00Z".`},
 		{"a plus that became a space", "from=2026-03-04T13:00:00+01:00", values{}, `The query parameter "from" takes a time such as 2026-03-04T12:00:00Z, not "2026-03-04T13:00:00 01:00".`},
 
 		{"an unknown parameter", "x=1", values{}, `The query parameter "x" is not known here. ` + known},
