@@ -170,6 +170,7 @@ func TestAKeyedChatInProgress(t *testing.T) {
 			}
 		}
 		s.as(t, token, keyed("k", body, inProgress))
+		eventually(t, "the model is asked", func() bool { return m.runs.Load() == 1 })
 		other := again()
 		other.as(t, token, keyed("k", body, inProgress))
 		other.as(t, token, keyed("k", `{"message":"quickly"}`, check.Want{Status: 422, Error: "Idempotency key reused"}))
