@@ -180,7 +180,7 @@ func parseHead(text string) (audit.Head, error) {
 // verdict is what there is to tell about a chain.
 type verdict struct {
 	Valid    bool     `json:"valid"`
-	Events   int      `json:"events"`
+	Events   int64    `json:"events"`
 	Head     string   `json:"head"` // SEQ:HASH of the last event; "": there is none
 	Faults   []string `json:"faults"`
 	Warnings []string `json:"warnings"`
@@ -194,7 +194,7 @@ func judge(events iter.Seq2[audit.Event, error], after audit.Head, logged []audi
 	if err != nil && !is {
 		return verdict{}, err
 	}
-	v := verdict{Events: int(found.Events), Faults: []string{}, Warnings: []string{}}
+	v := verdict{Events: found.Events, Faults: []string{}, Warnings: []string{}}
 	if found.Events > 0 {
 		v.Head = fmt.Sprintf("%d:%s", found.Head.Seq, found.Head.Hash)
 	}

@@ -51,7 +51,7 @@ func (c *Chat) Answers(ctx context.Context, caller auth.Caller, name string, inp
 		first   error
 		failed  sync.Once
 		spent   atomic.Bool // no budget is left for more; what runs has its own set aside, and may end
-		working crew
+		working = newCrew()
 		group   sync.WaitGroup
 		slots   = make(chan struct{}, concurrentAnswers)
 	)
@@ -63,13 +63,13 @@ func (c *Chat) Answers(ctx context.Context, caller auth.Caller, name string, inp
 		}
 		group.Go(func() {
 			defer func() { <-slots }()
-			working.begin()
-			defer working.end()
-			answer, begun, err := c.answer(all, caller, what, in, &room)
-			for overBudget(err) && !begun && working.wait() {
-				answer, begun, err = c.answer(all, caller, what, in, &room)
-			}
-			if answers[i] = answer; err != nil {
+			var err error
+			working.run(func() (full bool) {
+				var begun bool
+				answers[i], begun, err = c.answer(all, caller, what, in, &room)
+				return overBudget(err) && !begun
+			})
+			if err != nil {
 				failed.Do(func() {
 					first = failure(ctx, err)
 					if overBudget(err) {
@@ -107,44 +107,44 @@ func (c *Chat) Stream(ctx context.Context, caller auth.Caller, name string, in I
 // crew is the runs of one request. What one of them has set aside of its caller's
 // budget and doesn't use is there for the others when it has ended.
 type crew struct {
-	mu      sync.Mutex
-	running int
-	ended   chan struct{} // closed when the next one has; nil: nobody waits
+	mu             sync.Mutex
+	another        *sync.Cond // has ended
+	running, ended int
 }
 
-func (c *crew) begin() {
+func newCrew() *crew {
+	c := &crew{}
+	c.another = sync.NewCond(&c.mu)
+	return c
+}
+
+// run tries one of them: again, if that says that it found no room, as soon as
+// another has ended that was there meanwhile.
+func (c *crew) run(try func() (full bool)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running++
-}
-
-func (c *crew) end() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	for again := true; again; {
+		before := c.ended
+		c.mu.Unlock()
+		full := try()
+		c.mu.Lock()
+		again = full && c.wait(before)
+	}
 	c.running--
-	if c.ended != nil {
-		close(c.ended)
-		c.ended = nil
-	}
+	c.ended++
+	c.another.Broadcast()
 }
 
-// wait waits, as one of those who run, until another has ended. It returns false
-// at once if no other runs.
-func (c *crew) wait() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	defer func() { c.running++ }()
-	if c.running--; c.running == 0 {
-		return false
+// wait waits, as one of those who run, until more have ended than before. It
+// returns false if no other runs that could.
+func (c *crew) wait(before int) bool {
+	c.running--
+	for c.ended == before && c.running > 0 {
+		c.another.Wait()
 	}
-	if c.ended == nil {
-		c.ended = make(chan struct{})
-	}
-	ended := c.ended
-	c.mu.Unlock()
-	<-ended
-	c.mu.Lock()
-	return true
+	c.running++
+	return c.ended != before
 }
 
 // answer is one of several answers, which share room; begun says whether a model

@@ -40,8 +40,8 @@ var errNoBudget = errors.New("the caller has a token budget, and nothing here co
 // overBudget reports whether err is that a caller's budget has no room.
 func overBudget(err error) bool { return api.CodeOf(err) == api.BudgetExceeded }
 
-// told is the most tokens that a model is told by req.
-func told(req model.Request) int {
+// toldBy is the most tokens that a model is told by req.
+func toldBy(req model.Request) int {
 	n := overhead + len(req.System)
 	for _, m := range req.Messages { // no tools are offered, so texts are all there is
 		n += overhead + len(m.Text)
@@ -58,7 +58,7 @@ func (r Runner) reserve(ctx context.Context, caller auth.Caller, req *model.Requ
 	case r.Budget == nil:
 		return nil, api.Because(api.Unavailable, errNoBudget)
 	}
-	told := told(*req)
+	told := toldBy(*req)
 	least, most := leastAnswer, defaultAnswer
 	if req.MaxTokens > 0 {
 		least, most = bounded(req.MaxTokens), bounded(req.MaxTokens)

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -430,6 +431,41 @@ func TestABudgetFullInTheMiddleOfManyAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// lateRefusal has room for all but the second, whose refusal arrives when the
+// first has given its tokens back.
+type lateRefusal struct {
+	asked         atomic.Int32
+	came, settled chan struct{}
+}
+
+func (l *lateRefusal) Reserve(context.Context, auth.Caller, int64, int64) (int64, func(context.Context, int64), error) {
+	switch l.asked.Add(1) {
+	case 1:
+		return 5000, func(context.Context, int64) { close(l.settled) }, nil
+	case 2:
+		close(l.came)
+		<-l.settled
+		time.Sleep(time.Second) // so that the first has ended
+		return 0, nil, api.Fail(api.BudgetExceeded, "none")
+	}
+	return 5000, func(context.Context, int64) {}, nil
+}
+
+// Who ended before a refusal arrived has given back what it didn't use, too.
+func TestALateRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := &lateRefusal{came: make(chan struct{}), settled: make(chan struct{})}
+		m := part(func(_ context.Context, _ model.Request, yield func(model.Event, error) bool) {
+			<-budget.came
+			yield(model.Event{Stop: model.EndTurn, Usage: model.Usage{InputTokens: 1}}, nil)
+		})
+		chat := &agents.Chat{File: mustParse(t, threeAgents), Models: agents.Models{"test": m}, Budget: budget, Timeout: time.Minute}
+		if _, err := chat.Answers(t.Context(), withBudget(5000), "", agents.Ask("m"), agents.Ask("m")); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // What has begun isn't run again for want of a budget: a workflow's first step

@@ -230,7 +230,7 @@ func (r Runner) run(ctx context.Context, what Runnable, in Input, p *progress) e
 		for {
 			req := model.Request{Model: a.Model.Name, System: a.SystemPrompt(), Messages: in.Messages}
 			err := r.turn(ctx, what.caller, a, in.bound(req), p, nil, p.say)
-			if !errors.Is(err, model.ErrTooLong) || p.begun || in.Past == 0 {
+			if !errors.Is(err, model.ErrTooLong) || p.begun || in.Past < 2 {
 				return err
 			}
 			in = in.shorter()
@@ -294,7 +294,7 @@ func (r Runner) turn(ctx context.Context, caller auth.Caller, a Agent, req model
 		case err != nil && model.Unused(err):
 			settle(ctx, 0)
 		case errors.Is(err, model.ErrRefused):
-			settle(ctx, int64(told(req)))
+			settle(ctx, int64(toldBy(req)))
 		}
 		heard = true
 		if err == nil && begin != nil {

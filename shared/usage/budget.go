@@ -3,6 +3,7 @@ package usage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -73,11 +74,12 @@ func (b *Budget) Reserve(ctx context.Context, caller auth.Caller, least, most in
 // of a day's: less than none, if the budget was lowered.
 func exceeded(least, left, daily int64, reset time.Duration) error {
 	reset = (reset + time.Second - 1).Truncate(time.Second) // who waits that long is in the next day
-	e := api.Fail(api.BudgetExceeded, "This needs %d tokens set aside, and %d of the %d of this day are left. Ask for less, or wait: the next day (UTC) begins in %d seconds.",
-		least, max(left, 0), daily, reset/time.Second)
+	cure := fmt.Sprintf("and %d of the %d of this day are left. Ask for less, or wait: the next day (UTC) begins in %d seconds.",
+		max(left, 0), daily, reset/time.Second)
 	if least > daily {
-		e = api.Fail(api.BudgetExceeded, "This needs %d tokens set aside, which is more than the %d of any day: ask for less, or have this key's tokens_per_day raised.", least, daily)
+		cure = fmt.Sprintf("which is more than the %d of any day: ask for less, or have this key's tokens_per_day raised.", daily)
 	}
+	e := api.Fail(api.BudgetExceeded, "This needs %d tokens set aside, %s", least, cure)
 	e.RetryAfter = reset
 	return e
 }

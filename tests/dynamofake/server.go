@@ -201,8 +201,7 @@ func (s *Server) operate(principal, operation string, body []byte) reply {
 	}
 	s.mu.Lock()
 	items, known := s.tables[in.TableName]
-	allows := s.allows
-	if action, key := "dynamodb:"+operation, in.leadingKey(); allows != nil && !allows(principal, action, ARN(in.TableName), key) {
+	if action, key := "dynamodb:"+operation, in.leadingKey(); s.allows != nil && !s.allows(principal, action, ARN(in.TableName), key) {
 		s.mu.Unlock()
 		return s.deny(principal, action, ARN(in.TableName), key)
 	}

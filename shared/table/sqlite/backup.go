@@ -62,7 +62,7 @@ const (
 	interrupted = "-interrupted"
 )
 
-var taken = append([]string{"-shm", restoring, interrupted}, logs...)
+var taken = append([]string{restoring, interrupted}, beside...)
 
 func exists(path string) error {
 	return fmt.Errorf("%s is there already, and is left as it is: name another file", path)
@@ -72,7 +72,7 @@ func exists(path string) error {
 // waits until it is on the disk. It reads all of it before: of a damaged one
 // SQLite might copy what it finds.
 func copyTo(ctx context.Context, db *sql.DB, path string, f *os.File) error {
-	err := whole(ctx, db)
+	err := whole(ctx, db, "integrity_check")
 	if err == nil {
 		_, err = db.ExecContext(ctx, "VACUUM INTO ?", f.Name())
 	}
@@ -88,19 +88,6 @@ func copyTo(ctx context.Context, db *sql.DB, path string, f *os.File) error {
 		return damaged(path, err)
 	}
 	return fmt.Errorf("copying %s to %s: %w", path, f.Name(), err)
-}
-
-var errUnsound = errors.New("SQLite's integrity check fails")
-
-func whole(ctx context.Context, db *sql.DB) error {
-	var verdict string
-	if err := db.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&verdict); err != nil {
-		return err
-	}
-	if verdict != "ok" {
-		return fmt.Errorf("%w: %s", errUnsound, strings.TrimSpace(verdict))
-	}
-	return nil
 }
 
 // Restore puts a backup in the place of a data folder's database. It is the
@@ -144,7 +131,7 @@ func restore(ctx context.Context, c Config, from string, reached func(step strin
 		return "", refused(err)
 	}
 	reached("copied")
-	if err := r.seize(); err != nil {
+	if err := r.seize(ctx); err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, r.release()) }()
@@ -237,7 +224,7 @@ func (r *replacement) copy(ctx context.Context, db *sql.DB, from string) error {
 // against commands that work beside: one that waits can't begin a new log then, and
 // finds that its file was moved. What isn't there, isn't ours or is damaged is left
 // as it lies.
-func (r *replacement) seize() error {
+func (r *replacement) seize(ctx context.Context) error {
 	f, err := os.Open(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -269,6 +256,9 @@ func (r *replacement) seize() error {
 		}
 		if err != nil && code(err) != sqlite3.SQLITE_BUSY {
 			return r.release() // it is damaged, or the disk full: the log stays its
+		}
+		if ctx.Err() != nil {
+			return errors.Join(ctx.Err(), r.release())
 		}
 		if time.Now().After(deadline) {
 			return errors.Join(fmt.Errorf("another program uses %s: end it, and restore then", r.path), r.release())
@@ -355,7 +345,7 @@ func (r *replacement) clear(aside string) error {
 		}
 		r.reached("blocked")
 	}
-	for _, end := range append([]string{"-shm"}, logs...) { // which is nothing without a log
+	for _, end := range beside {
 		if err := os.Remove(r.path + end); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

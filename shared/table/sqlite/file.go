@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"encoding/binary"
 	"errors"
@@ -29,6 +30,10 @@ const (
 // database that it lies beside, whosever it is: the write-ahead log and the
 // rollback journal.
 var logs = []string{"-wal", "-journal"}
+
+// beside are those of all that SQLite puts there. What it shares in memory is
+// nothing without a log.
+var beside = append([]string{"-shm"}, logs...)
 
 // What SQLite's header says of our files: https://sqlite.org/fileformat2.html#the_database_header.
 const (
@@ -137,10 +142,10 @@ func check(path string, create int) (fs.FileInfo, error) {
 // checkKinds refuses what is no file where a database, or something of SQLite's
 // beside it, is to be.
 func checkKinds(path string) error {
-	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
-		info, err := os.Lstat(path + suffix)
+	for _, end := range append([]string{""}, beside...) {
+		info, err := os.Lstat(path + end)
 		if err == nil && !info.Mode().IsRegular() {
-			return fmt.Errorf("%s is a %s, not a file: move it away", path+suffix, kind(info.Mode()))
+			return fmt.Errorf("%s is a %s, not a file: move it away", path+end, kind(info.Mode()))
 		}
 	}
 	return nil
@@ -228,12 +233,23 @@ func checkPages(path string, header []byte, size int64) error {
 		return err
 	}
 	defer db.Close()
-	var verdict string
-	if err := db.QueryRow("PRAGMA quick_check(1)").Scan(&verdict); err != nil {
+	if err := whole(context.Background(), db, "quick_check"); err != nil {
 		return damaged(path, err)
 	}
+	return nil
+}
+
+var errUnsound = errors.New("SQLite's integrity check fails")
+
+// whole has SQLite check a database by one of its pragmas: integrity_check, or
+// quick_check, which leaves the indexes out.
+func whole(ctx context.Context, db *sql.DB, pragma string) error {
+	var verdict string
+	if err := db.QueryRowContext(ctx, "PRAGMA "+pragma+"(1)").Scan(&verdict); err != nil {
+		return err
+	}
 	if verdict != "ok" {
-		return damaged(path, errors.New(verdict))
+		return fmt.Errorf("%w: %s", errUnsound, strings.TrimSpace(verdict))
 	}
 	return nil
 }

@@ -13,7 +13,8 @@
 // as it was; so is a folder that others may write to. If the file is moved, deleted
 // or replaced while it is open, every operation fails from the next write on, or
 // within a second at the owner's, until the table is opened anew: a revocation
-// by the CLI would never come here, and what is written here would vanish. Expired items are deleted from the file in small batches.
+// by the CLI would never come here, and what is written here would vanish.
+// Expired items are deleted from the file in small batches.
 //
 // A context is looked at before a read, which takes microseconds and is not
 // given up; a write waits with it for its turn.
