@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -42,40 +43,44 @@ func Backup(ctx context.Context, c Config, to string) error {
 	if end, of := strings.CutPrefix(to, t.path); of && slices.Contains(taken, end) {
 		return fmt.Errorf("%s is a name that the database itself needs: name another file", to)
 	}
+	return copyNew(ctx, t.read, t.path, to, alsoAs)
+}
+
+// restoring is the end of the name that a restored database has before it takes
+// the place of one that is none.
+const restoring = "-restoring"
+
+var taken = append([]string{restoring}, beside...)
+
+func exists(path string) error {
+	return fmt.Errorf("%s is there already, and is left as it is: name another file", path)
+}
+
+// copyNew writes what the database at the path has into a new file, which appears
+// under its name, which put gives it, when it is whole and on the disk.
+func copyNew(ctx context.Context, db *sql.DB, path, to string, put func(path, as string) error) error {
 	f, err := os.CreateTemp(filepath.Dir(to), ".postern-backup-*")
 	if err != nil {
 		return fmt.Errorf("writing the backup: %v: name a file in a folder that this user can write to", err) // no ErrNotExist
 	}
 	defer os.Remove(f.Name())
-	if err := errors.Join(copyTo(ctx, t.read, t.path, f), f.Close()); err != nil {
+	if err := errors.Join(copyTo(ctx, db, path, f), f.Close()); err != nil {
 		return err
 	}
-	if err := alsoAs(f.Name(), to); err != nil {
+	if err := put(f.Name(), to); err != nil {
 		return fmt.Errorf("writing the backup: %w", err)
 	}
 	return syncFolder(filepath.Dir(to))
-}
-
-// What Restore makes beside a database, and all that is called after one.
-const (
-	restoring   = "-restoring"
-	interrupted = "-interrupted"
-)
-
-var taken = append([]string{restoring, interrupted}, beside...)
-
-func exists(path string) error {
-	return fmt.Errorf("%s is there already, and is left as it is: name another file", path)
 }
 
 // copyTo writes what the database at the path has into f, which is empty, and
 // waits until it is on the disk. It reads all of it before: of a damaged one
 // SQLite might copy what it finds.
 func copyTo(ctx context.Context, db *sql.DB, path string, f *os.File) error {
-	err := whole(ctx, db, "integrity_check")
-	if err == nil {
-		_, err = db.ExecContext(ctx, "VACUUM INTO ?", f.Name())
+	if err := sound(ctx, db, path); err != nil {
+		return err
 	}
+	_, err := db.ExecContext(ctx, "VACUUM INTO ?", f.Name())
 	if err == nil {
 		err = f.Sync()
 	}
@@ -84,32 +89,52 @@ func copyTo(ctx context.Context, db *sql.DB, path string, f *os.File) error {
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, errUnsound), code(err) == sqlite3.SQLITE_CORRUPT, code(err) == sqlite3.SQLITE_NOTADB:
+	case code(err) == sqlite3.SQLITE_FULL:
+		return full(f.Name(), err)
+	case code(err) == sqlite3.SQLITE_CORRUPT:
 		return damaged(path, err)
 	}
 	return fmt.Errorf("copying %s to %s: %w", path, f.Name(), err)
 }
 
+// sound reads all that a database has.
+func sound(ctx context.Context, db *sql.DB, path string) error {
+	err := whole(ctx, db, "integrity_check")
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, errUnsound), code(err) == sqlite3.SQLITE_CORRUPT, code(err) == sqlite3.SQLITE_NOTADB:
+		return damaged(path, err)
+	}
+	return fmt.Errorf("reading %s: %w", path, err)
+}
+
 // Restore puts a backup in the place of a data folder's database. It is the
 // folder's owner meanwhile, and makes the folder where there is none. A copy that
 // isn't ours or isn't whole is refused, and nothing changed. What was there is kept
-// under the name that is returned, "" if nothing was.
+// under the name that is returned, "" if there was no item.
 //
-// Whenever the process or the machine ends, the old database is in place, whole,
-// or the new one. Only where the old one can't take in its log, being damaged or on
-// a full disk, is there neither for a moment: what stands there then is refused by
-// Open, and Restore again mends it.
+// It is one transaction of the old database: whenever the process or the machine
+// ends, what is there is the old one or the new, and commands beside come before
+// or after. Only a database that Open refuses, or that is damaged inside, is moved
+// away instead; if that is interrupted, Open refuses the folder, and Restore again
+// mends it.
 func Restore(ctx context.Context, c Config, from string) (kept string, err error) {
 	return restore(ctx, c, from, func(string) {})
 }
 
 // restore is Restore; reached is told of each step that is done.
 func restore(ctx context.Context, c Config, from string, reached func(step string)) (kept string, err error) {
-	db, err := openCopy(from)
+	db, uri, err := openCopy(from)
 	if err != nil {
 		return "", refused(err)
 	}
 	defer db.Close()
+	if err := sound(ctx, db, from); err != nil {
+		return "", refused(err)
+	}
 	c.Existing = false
 	dir, err := folder(c)
 	if err != nil {
@@ -120,26 +145,137 @@ func restore(ctx context.Context, c Config, from string, reached func(step strin
 		return "", err
 	}
 	defer unlock()
-
-	r := replacement{path: filepath.Join(dir, fileName), reached: reached}
-	if err := checkKinds(r.path); err != nil {
+	path := filepath.Join(dir, fileName)
+	if same(from, path) {
+		return "", fmt.Errorf("%s is the data folder's own database: name a backup", from)
+	}
+	if err := checkKinds(path); err != nil {
 		return "", err
 	}
-	r.fresh = r.path + restoring
-	defer os.Remove(r.fresh)
-	if err := r.copy(ctx, db, from); err != nil {
-		return "", refused(err)
-	}
-	reached("copied")
-	if err := r.seize(ctx); err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, r.release()) }()
 	now := c.Now
 	if now == nil {
 		now = time.Now
 	}
-	return r.put(r.path + "-before-restore-" + now().UTC().Format("20060102T150405Z"))
+	aside := path + "-before-restore-" + now().UTC().Format("20060102T150405Z")
+	if !orphaned(path) {
+		kept, err = within(ctx, c, dir, uri, aside, reached)
+		if !unusable(err) {
+			return kept, err
+		}
+	}
+	return instead(ctx, db, from, path, aside, reached)
+}
+
+// within makes the items of the database at uri those of the folder's.
+func within(ctx context.Context, c Config, dir, uri, aside string, reached func(step string)) (kept string, err error) {
+	t, err := open(c, dir)
+	if err != nil {
+		return "", err
+	}
+	kept, err = t.become(ctx, uri, aside, reached)
+	if err != nil && kept != "" {
+		os.Remove(kept) // nothing was changed
+	}
+	if err != nil {
+		return "", errors.Join(cmp.Or(ctx.Err(), err), t.disconnect())
+	}
+	return kept, t.disconnect() // which empties the log
+}
+
+// become is one transaction. The old items are copied aside in it: no command comes
+// in between, to be in neither.
+func (t *Table) become(ctx context.Context, uri, aside string, reached func(step string)) (kept string, err error) {
+	conn, err := t.write.Conn(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, "ATTACH ? AS copy", uri); err != nil {
+		return "", t.explain(err)
+	}
+	tx, err := conn.BeginTx(ctx, nil) // waits for who writes
+	if err != nil {
+		return "", t.explain(err)
+	}
+	defer tx.Rollback()
+	var some bool
+	if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM main.items)").Scan(&some); err != nil {
+		return "", t.explain(err)
+	}
+	if some {
+		if err := copyNew(ctx, t.read, t.path, aside, alsoAs); err != nil {
+			return "", fmt.Errorf("keeping what was there: %w", err)
+		}
+		kept = aside
+	}
+	reached("kept")
+	if _, err := tx.ExecContext(ctx, `DELETE FROM main.items;
+		INSERT INTO main.items (pk, sk, ver, exp, val) SELECT pk, sk, ver, exp, val FROM copy.items`); err != nil {
+		return kept, t.explain(err)
+	}
+	reached("filled")
+	if err := tx.Commit(); err != nil {
+		return kept, t.explain(err)
+	}
+	reached("restored")
+	return kept, nil
+}
+
+// unusable says that SQLite can't work in the old database: it is none of ours, or
+// damaged, or lacks our table.
+func unusable(err error) bool {
+	_, is := errors.AsType[*unfit](err)
+	return is || code(err) == sqlite3.SQLITE_ERROR
+}
+
+// orphaned says that logs lie there without a database, to be moved away with
+// nothing: SQLite would delete them.
+func orphaned(path string) bool {
+	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
+		return false
+	}
+	return slices.ContainsFunc(beside, func(end string) bool { return there(path + end) })
+}
+
+func there(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+func same(path, other string) bool {
+	a, err := os.Stat(path)
+	b, e := os.Stat(other)
+	return err == nil && e == nil && os.SameFile(a, b)
+}
+
+// instead moves what is at the path away, and puts a copy of db there. In between,
+// check refuses the folder for the name that the copy has until then.
+func instead(ctx context.Context, db *sql.DB, from, path, aside string, reached func(step string)) (kept string, err error) {
+	dir, fresh := filepath.Dir(path), path+restoring
+	ends := append([]string{""}, beside...)
+	for _, end := range ends {
+		if there(aside + end) {
+			return "", fmt.Errorf("keeping what was there: %w", exists(aside+end))
+		}
+	}
+	if err := copyNew(ctx, db, from, fresh, os.Rename); err != nil {
+		return "", refused(err)
+	}
+	reached("copied") // in the place of one that was interrupted, without which Open would begin an empty one
+	for _, end := range ends {
+		err := os.Rename(path+end, aside+end)
+		if err == nil {
+			kept = aside
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("%w: restore again; what was there is %s, or still in its place", err, aside)
+		}
+		reached("moved " + end)
+	}
+	if err := errors.Join(syncFolder(dir), os.Rename(fresh, path), syncFolder(dir)); err != nil {
+		return "", fmt.Errorf("%w: restore again; what was there is %s", err, aside)
+	}
+	reached("restored")
+	return kept, nil
 }
 
 // refused is an error about a copy, whose cure is not that of a data folder.
@@ -151,24 +287,21 @@ func refused(err error) error {
 }
 
 // openCopy opens a backup without writing to it, unless there is a log that
-// belongs to it: that is worked in, as ever.
-func openCopy(path string) (*sql.DB, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
+// belongs to it: that is worked in, as ever. While it is open, others can read it
+// at uri.
+func openCopy(path string) (db *sql.DB, uri string, err error) {
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, "", err
 	}
 	if err := checkCopy(path); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	query := "mode=ro&immutable=1"
-	for _, log := range logs {
-		if _, err := os.Stat(path + log); err == nil {
-			query = opened
-		}
+	query, read := "mode=ro&immutable=1", "mode=ro&immutable=1"
+	if slices.ContainsFunc(logs, func(log string) bool { return there(path + log) }) {
+		query, read = opened, "mode=ro"
 	}
-	db, err := sql.Open("sqlite", name(path, query))
-	if err != nil {
-		return nil, err
+	if db, err = sql.Open("sqlite", name(path, query)); err != nil {
+		return nil, "", err
 	}
 	if _, err := db.Exec("SELECT pk, sk, ver, exp, val FROM items LIMIT 0"); err != nil {
 		switch code(err) {
@@ -177,9 +310,9 @@ func openCopy(path string) (*sql.DB, error) {
 		default:
 			err = fmt.Errorf("reading the backup %s: %w", path, err)
 		}
-		return nil, errors.Join(err, db.Close())
+		return nil, "", errors.Join(err, db.Close())
 	}
-	return db, nil
+	return db, name(path, read), nil
 }
 
 func checkCopy(path string) error {
@@ -198,177 +331,6 @@ func checkCopy(path string) error {
 		return &unfit{path: path, fault: errors.New("is empty")}
 	}
 	return checkFile(f, info)
-}
-
-// replacement is what comes into the place of a database.
-type replacement struct {
-	path    string
-	fresh   string // the new one, whole, beside it
-	old     *sql.DB
-	holds   *sql.Conn // on old, which nobody else can use meanwhile; nil: nothing to hold
-	reached func(step string)
-}
-
-func (r *replacement) copy(ctx context.Context, db *sql.DB, from string) error {
-	if err := os.Remove(r.fresh); err != nil && !errors.Is(err, fs.ErrNotExist) { // of one that was interrupted
-		return err
-	}
-	f, err := os.OpenFile(r.fresh, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	return errors.Join(copyTo(ctx, db, from, f), f.Close())
-}
-
-// seize has the old database's log worked in and removed by SQLite, and locks it
-// against commands that work beside: one that waits can't begin a new log then, and
-// finds that its file was moved. What isn't there, isn't ours or is damaged is left
-// as it lies.
-func (r *replacement) seize(ctx context.Context) error {
-	f, err := os.Open(r.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	info, err := f.Stat()
-	if err == nil {
-		err = checkFile(f, info)
-	}
-	f.Close() // and, as POSIX has it, every lock of this process on it
-	if err != nil {
-		return nil
-	}
-	if r.old, err = sql.Open("sqlite", name(r.path, "mode=rw&_pragma=busy_timeout(0)&_pragma=trusted_schema(0)")); err != nil {
-		return err
-	}
-	r.old.SetMaxOpenConns(1)
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		conn, err := r.old.Conn(context.Background())
-		if err == nil {
-			if err = seizeBy(conn); err == nil && !r.has("-wal") { // since nobody began a new one in between
-				r.holds = conn
-				return nil
-			}
-			conn.ExecContext(context.Background(), "ROLLBACK")
-			conn.Close()
-		}
-		if err != nil && code(err) != sqlite3.SQLITE_BUSY {
-			return r.release() // it is damaged, or the disk full: the log stays its
-		}
-		if ctx.Err() != nil {
-			return errors.Join(ctx.Err(), r.release())
-		}
-		if time.Now().After(deadline) {
-			return errors.Join(fmt.Errorf("another program uses %s: end it, and restore then", r.path), r.release())
-		}
-	}
-}
-
-func seizeBy(conn *sql.Conn) error {
-	for _, statement := range []string{"PRAGMA journal_mode = DELETE", "BEGIN EXCLUSIVE"} {
-		if _, err := conn.ExecContext(context.Background(), statement); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *replacement) release() error {
-	if r.old == nil {
-		return nil
-	}
-	if r.holds != nil {
-		r.holds.Close()
-	}
-	err := r.old.Close()
-	r.old, r.holds = nil, nil
-	return err
-}
-
-// lying are the ends of the names of what makes the old database up: its own and
-// its logs'.
-func (r *replacement) lying() (ends []string) {
-	for _, end := range append([]string{""}, logs...) {
-		if r.has(end) {
-			ends = append(ends, end)
-		}
-	}
-	return ends
-}
-
-func (r *replacement) has(end string) bool {
-	_, err := os.Lstat(r.path + end)
-	return err == nil
-}
-
-// put keeps what was there under another name, and puts the new one in its place
-// in one step. If the old one has logs, it first gives way to what is no database:
-// without them it would be an older one, and beside them the new one a mixture.
-func (r *replacement) put(aside string) (kept string, err error) {
-	lying := r.lying()
-	for i, end := range lying {
-		if err := alsoAs(r.path+end, aside+end); err != nil {
-			for _, end := range lying[:i] {
-				os.Remove(aside + end)
-			}
-			return "", fmt.Errorf("keeping what was there: %w", err)
-		}
-		kept = aside
-	}
-	dir := filepath.Dir(r.path)
-	if err := syncFolder(dir); err != nil {
-		return "", err
-	}
-	r.reached("kept")
-	if err := r.clear(aside); err != nil {
-		return "", fmt.Errorf("%w; what was there is %s: restore again", err, aside)
-	}
-	if runtime.GOOS == "windows" { // where an open file keeps its name; others that have it open keep it so
-		if err := r.release(); err != nil {
-			return "", err
-		}
-	}
-	if err := os.Rename(r.fresh, r.path); err != nil {
-		return "", fmt.Errorf("%w; what was there is %s: restore again", err, aside)
-	}
-	r.reached("restored")
-	return kept, syncFolder(dir)
-}
-
-// clear removes the old database's logs, if there are any.
-func (r *replacement) clear(aside string) error {
-	if slices.ContainsFunc(logs, r.has) {
-		if err := r.block(aside); err != nil {
-			return err
-		}
-		r.reached("blocked")
-	}
-	for _, end := range beside {
-		if err := os.Remove(r.path + end); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		r.reached("removed " + end)
-	}
-	return syncFolder(filepath.Dir(r.path))
-}
-
-// block puts what Open refuses in the old database's place.
-func (r *replacement) block(aside string) error {
-	block := r.path + interrupted
-	f, err := os.OpenFile(block, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(f, "`postern restore` was interrupted: run it again. What was here is %s.\n", aside)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(block, r.path); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(r.path))
 }
 
 // alsoAs gives a file a second name, which must be new. Where the file system knows

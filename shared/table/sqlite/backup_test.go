@@ -145,6 +145,7 @@ func damagedInside(t *testing.T) []byte {
 // more than in the backup, isn't worked into it; and it isn't lost.
 func TestRestoreAfterAKill(t *testing.T) {
 	t.Parallel()
+	cold := make([]byte, 512) // a journal that undoes nothing, which SQLite leaves
 	for name, before := range map[string]struct {
 		mend func(path string) error // the folder of the killed one, before the restore
 		kept map[string]string       // what can be read of what was there; nil: nothing
@@ -152,7 +153,7 @@ func TestRestoreAfterAKill(t *testing.T) {
 		"as it was left":              {func(string) error { return nil }, later},
 		"without its shared memory":   {func(path string) error { return os.Remove(path + "-shm") }, later},
 		"a copy put over it by hand":  {overCopied, later}, // which the log has undone
-		"a cold journal":              {func(path string) error { return os.WriteFile(path+"-journal", make([]byte, 512), 0o600) }, later},
+		"a cold journal":              {func(path string) error { return os.WriteFile(path+"-journal", cold, 0o600) }, later},
 		"half a page in the database": {func(path string) error { return overwrite(path, 4096, make([]byte, 4096)) }, later},
 		"a header of zeros":           {func(path string) error { return overwrite(path, 0, make([]byte, 100)) }, nil},
 		"a later version's":           {func(path string) error { return overwrite(path, 60, []byte{0, 0, 0, 9}) }, nil},
@@ -174,8 +175,8 @@ func TestRestoreAfterAKill(t *testing.T) {
 			if (kept == "") != (len(lay) == 0) {
 				t.Errorf("there was %v, kept as %q", slices.Collect(maps.Keys(lay)), kept)
 			}
-			for _, end := range []string{"-wal", "-shm", "-journal", "-restoring", "-interrupted"} {
-				if _, err := os.Lstat(path + end); !errors.Is(err, fs.ErrNotExist) {
+			for _, end := range []string{"-wal", "-shm", "-journal", "-restoring"} {
+				if b, err := os.ReadFile(path + end); !errors.Is(err, fs.ErrNotExist) && !bytes.Equal(b, cold) {
 					t.Errorf("postern.db%s is there, error %v", end, err)
 				}
 			}
@@ -212,51 +213,145 @@ func contentsIfAny(t *testing.T, dir string) map[string]string {
 	return contents(t, dir)
 }
 
+// TestRestoreOfADatabaseThatSQLiteCannotUse moves it away as it is.
+func TestRestoreOfADatabaseThatSQLiteCannotUse(t *testing.T) {
+	t.Parallel()
+	for name, file := range map[string][]byte{
+		"damaged inside, larger than 8 MiB": damagedInside(t),
+		"without items":                     withoutItems(t),
+		"text":                              []byte("no database"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, copied := killed(t)
+			dir := newFolder(t)
+			if err := os.WriteFile(filepath.Join(dir, "postern.db"), file, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			kept, err := sqlite.Restore(t.Context(), sqlite.Config{Dir: dir}, copied)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := os.ReadFile(kept); !bytes.Equal(b, file) || err != nil {
+				t.Errorf("kept are %d bytes of %d, or others, error %v", len(b), len(file), err)
+			}
+			isBackup(t, dir)
+			if found := slices.Sorted(maps.Keys(contents(t, dir))); len(found) != 2 {
+				t.Errorf("there are %q", found)
+			}
+		})
+	}
+}
+
+// TestNothingWasThere: what is made on the way isn't kept, nor is what is empty.
+func TestNothingWasThere(t *testing.T) {
+	t.Parallel()
+	_, copied := killed(t)
+	for name, make := range map[string]func(path string) error{
+		"nothing":       func(string) error { return nil },
+		"an empty file": func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"no item": func(path string) error {
+			s, err := sqlite.Open(sqlite.Config{Dir: filepath.Dir(path)})
+			return errors.Join(err, s.Close())
+		},
+	} {
+		dir := newFolder(t)
+		if err := make(filepath.Join(dir, "postern.db")); err != nil {
+			t.Fatal(err)
+		}
+		if kept, err := sqlite.Restore(t.Context(), sqlite.Config{Dir: dir}, copied); kept != "" || err != nil {
+			t.Errorf("%s: kept %q, error %v", name, kept, err)
+		}
+		isBackup(t, dir)
+		if found := slices.Sorted(maps.Keys(contents(t, dir))); !slices.Equal(found, []string{"postern.db"}) {
+			t.Errorf("%s: there are %q", name, found)
+		}
+	}
+}
+
 // TestRestoreIsAllOrNothing, whenever it is killed: the next start has the old
-// database with its log, or the new one, or is refused; never the old one without
-// its log. On a full disk the old one can't be rid of it.
+// database with its log, or the new one. Where the old one is none, it is refused
+// in between: Open never begins an empty one.
 func TestRestoreIsAllOrNothing(t *testing.T) {
 	t.Parallel()
-	const full = "the disk is full, "
+	const (
+		bad     = "damaged, "
+		halfway = "is missing, since a restore was interrupted: run `postern restore` again"
+	)
 	for name, want := range map[string]string{
-		"copied":              "the old",
-		"kept":                "the old",
-		"removed -shm":        "the old",
-		"restored":            "the backup",
-		full + "copied":       "the old",
-		full + "kept":         "the old",
-		full + "blocked":      "refused",
-		full + "removed -shm": "refused",
-		full + "removed -wal": "refused",
-		full + "restored":     "the backup",
+		"kept":                 "the old",
+		"filled":               "the old",
+		"restored":             "the backup",
+		bad + "copied":         "is no database, or is damaged: ",
+		bad + "moved ":         halfway,
+		bad + "moved -shm":     halfway,
+		bad + "moved -wal":     halfway,
+		bad + "moved -journal": halfway,
+		bad + "restored":       "the backup",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir, copied := killed(t)
-			step, isFull := strings.CutPrefix(name, full)
-			more := []string{copied, step}
-			if isFull {
-				more = append(more, full)
+			step, isBad := strings.CutPrefix(name, bad)
+			if isBad {
+				if err := overwrite(filepath.Join(dir, "postern.db"), 0, make([]byte, 100)); err != nil {
+					t.Fatal(err)
+				}
 			}
-			c := start(t, "restore until", dir, more...)
+			c := start(t, "restore until", dir, copied, step)
 			if said := c.line(); said != "" {
 				t.Fatal(said)
 			}
 			if c.Wait(); c.ProcessState.ExitCode() != -1 {
 				t.Fatalf("it wasn't killed: %v", c.ProcessState)
 			}
-			switch s, err := sqlite.Open(sqlite.Config{Dir: dir}); {
-			case err == nil:
-				if err := s.Close(); err != nil {
-					t.Error(err)
-				}
-				if diff := cmp.Diff(map[string]map[string]string{"the old": later, "the backup": earlier}[want], values(t, dir)); diff != "" {
-					t.Errorf("want %s (-want +got):\n%s", want, diff)
-				}
-			case want != "refused" || !strings.Contains(err.Error(), "restore it from a backup"):
-				t.Errorf("want %s, error %v", want, err)
-			}
 			time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // what is kept is named by the second
+			if want == halfway {                                                      // another that fails leaves it so
+				if said := start(t, "restore, full from", dir, copied, "the start").line(); !strings.HasPrefix(said, "copying ") {
+					t.Errorf("on a full disk: %q", said)
+				}
+			}
+			for _, existing := range []bool{true, false} {
+				switch s, err := sqlite.Beside(sqlite.Config{Dir: dir, Existing: existing}); {
+				case err == nil:
+					if err := s.Close(); err != nil {
+						t.Error(err)
+					}
+					if diff := cmp.Diff(map[string]map[string]string{"the old": later, "the backup": earlier}[want], values(t, dir)); diff != "" {
+						t.Errorf("want %s (-want +got):\n%s", want, diff)
+					}
+				case !strings.Contains(err.Error(), want):
+					t.Errorf("want %s, error %v", want, err)
+				}
+			}
+			if _, err := sqlite.Restore(t.Context(), sqlite.Config{Dir: dir}, copied); err != nil {
+				t.Fatal(err)
+			}
+			isBackup(t, dir)
+			if _, err := os.Lstat(filepath.Join(dir, "postern.db-restoring")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("postern.db-restoring is there, error %v", err)
+			}
+		})
+	}
+}
+
+// TestRestoreOnAFullDisk, from whatever step on, leaves the old database, and no
+// copy of it.
+func TestRestoreOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	for _, step := range []string{"the start", "kept", "filled"} {
+		t.Run(step, func(t *testing.T) {
+			t.Parallel()
+			dir, copied := killed(t)
+			if said := start(t, "restore, full from", dir, copied, step).line(); said == "" {
+				t.Error("it was restored")
+			}
+			if diff := cmp.Diff(later, values(t, dir)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if found := slices.Sorted(maps.Keys(contents(t, dir))); !slices.Equal(found, []string{"postern.db"}) {
+				t.Errorf("there are %q", found)
+			}
 			if _, err := sqlite.Restore(t.Context(), sqlite.Config{Dir: dir}, copied); err != nil {
 				t.Fatal(err)
 			}
@@ -265,28 +360,83 @@ func TestRestoreIsAllOrNothing(t *testing.T) {
 	}
 }
 
-// TestACommandThatWaitsForARestore has the old file open. It fails then, or
-// changes the new one, but leaves nothing beside it that belongs to the old.
-func TestACommandThatWaitsForARestore(t *testing.T) {
+// TestRestoreIsStopped, and what was there stays, until it is done.
+func TestRestoreIsStopped(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"the start", "kept", "filled", "restored"} {
+		dir, copied := killed(t)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		stopAt := func(step string) {
+			if step == at {
+				stop()
+			}
+		}
+		stopAt("the start")
+		kept, err := sqlite.RestoreTelling(ctx, sqlite.Config{Dir: dir}, copied, stopAt)
+		if at == "restored" {
+			if kept == "" || err != nil {
+				t.Errorf("kept %q, error %v", kept, err)
+			}
+			isBackup(t, dir)
+			continue
+		}
+		if kept != "" || !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: kept %q, error %v", at, kept, err)
+		}
+		if diff := cmp.Diff(later, values(t, dir)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", at, diff)
+		}
+		if found := slices.Sorted(maps.Keys(contents(t, dir))); !slices.Equal(found, []string{"postern.db"}) {
+			t.Errorf("%s: there are %q", at, found)
+		}
+	}
+}
+
+// TestCommandsBesideARestore come before it, and are in what is kept, or after it,
+// and are in the result; those in the middle of it wait.
+func TestCommandsBesideARestore(t *testing.T) {
 	t.Parallel()
 	dir, copied := killed(t)
-	var command *child
-	_, err := sqlite.RestoreTelling(sqlite.Config{Dir: dir}, copied, func(step string) {
-		if step == "kept" {
-			command = start(t, "command", dir)
-			time.Sleep(time.Second)
+	commands := start(t, "commands", dir)
+	acknowledged := []string{commands.line()}
+	kept, err := sqlite.RestoreTelling(t.Context(), sqlite.Config{Dir: dir}, copied, func(step string) {
+		if step == "kept" || step == "filled" {
+			time.Sleep(500 * time.Millisecond) // for them to come
 		}
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if said := command.line(); said == "" {
-		t.Error("the command changed something")
+	for range 200 { // more than came before
+		if said := commands.line(); strings.HasPrefix(said, "command ") {
+			acknowledged = append(acknowledged, said)
+		} else {
+			t.Fatal(said)
+		}
 	}
-	isBackup(t, dir)
+	commands.kill()
+	before, after := items(t, kept), values(t, dir)
+	isAfter := false
+	for _, k := range acknowledged {
+		_, inKept := before[k]
+		_, inResult := after[k]
+		if inKept == inResult || isAfter && inKept {
+			t.Errorf("%q was acknowledged: in what is kept %t, in the result %t", k, inKept, inResult)
+		}
+		isAfter = inResult
+	}
+	if !isAfter {
+		t.Error("none came after the restore")
+	}
+	for k, v := range earlier {
+		if after[k] != v {
+			t.Errorf("%q is %q", k, after[k])
+		}
+	}
 }
 
-// TestRestoreWaitsForCommands, and gives up, with the folder as it was, if one
+// TestRestoreWaitsForCommands, and gives up, with what was there as it was, if one
 // takes too long.
 func TestRestoreWaitsForCommands(t *testing.T) {
 	t.Parallel()
@@ -308,7 +458,7 @@ func TestRestoreWaitsForCommands(t *testing.T) {
 				isBackup(t, dir)
 				return
 			}
-			if err == nil || kept != "" || !strings.Contains(err.Error(), "another program uses "+dir) {
+			if err == nil || kept != "" || !strings.Contains(err.Error(), "another process has kept it busy for too long") {
 				t.Errorf("kept %q, error %v", kept, err)
 			}
 			holder.kill()
@@ -371,6 +521,11 @@ func TestRefusedCopies(t *testing.T) {
 	dir, _ := killed(t)
 	refusedCopy(t, dir, filepath.Join(dir, "nowhere"), "nowhere: no such file or directory")
 	refusedCopy(t, dir, filepath.Dir(dir), "is a folder, not a file: name a backup")
+	whole := newFolder(t)
+	if err := os.WriteFile(filepath.Join(whole, "postern.db"), good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refusedCopy(t, whole, filepath.Join(whole, "postern.db"), "is the data folder's own database: name a backup")
 
 	nowhere := filepath.Join(newFolder(t), "data")
 	if _, err := sqlite.Restore(t.Context(), sqlite.Config{Dir: nowhere}, os.DevNull); err == nil {

@@ -49,8 +49,8 @@ func Left(t *Table, bytes uint64, err error) {
 }
 
 // RestoreTelling is Restore, which tells of each step that is done.
-func RestoreTelling(c Config, from string, reached func(step string)) (kept string, err error) {
-	return restore(context.Background(), c, from, reached)
+func RestoreTelling(ctx context.Context, c Config, from string, reached func(step string)) (kept string, err error) {
+	return restore(ctx, c, from, reached)
 }
 
 // AlsoAs gives a file a second name.

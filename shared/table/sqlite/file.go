@@ -124,7 +124,13 @@ func check(path string, create int) (fs.FileInfo, error) {
 	if err := checkKinds(path); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|create, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		if there(path + restoring) { // looked for after the database, which moves away before that takes its place
+			return nil, &unfit{path, errors.New("is missing, since a restore was interrupted"), "run `postern restore` again"}
+		}
+		f, err = os.OpenFile(path, os.O_RDWR|create, 0o600)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the database: %w: this user must be able to write to it and to its folder", err)
 	}
@@ -374,10 +380,10 @@ func (t *Table) explain(err error) error {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		return damaged(t.path, err)
 	case sqlite3.SQLITE_FULL:
-		return t.full(err)
+		return full(t.path, err)
 	case sqlite3.SQLITE_IOERR:
 		if left, e := t.free(filepath.Dir(t.path)); e == nil && left < smallChange { // its own log can't be opened then
-			return t.full(err)
+			return full(t.path, err)
 		}
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
 		if e, _ := errors.AsType[*driver.Error](err); e.Code() == sqlite3.SQLITE_READONLY_DBMOVED {
@@ -390,8 +396,8 @@ func (t *Table) explain(err error) error {
 	return fmt.Errorf("using %s: %w", t.path, err)
 }
 
-func (t *Table) full(err error) error {
-	return fmt.Errorf("writing %s: the disk is full: make room: %w", t.path, err)
+func full(path string, err error) error {
+	return fmt.Errorf("writing %s: the disk is full: make room: %w", path, err)
 }
 
 // code is SQLite's primary result code of an error, SQLITE_OK of one that isn't its.

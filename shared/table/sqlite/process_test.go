@@ -104,16 +104,38 @@ var parts = map[string]func(c sqlite.Config, in *bufio.Reader) error{
 		return s.Close()
 	},
 	"restore until": func(c sqlite.Config, _ *bufio.Reader) error {
-		_, err := sqlite.RestoreTelling(c, os.Args[2], func(step string) {
+		_, err := sqlite.RestoreTelling(context.Background(), c, os.Args[2], func(step string) {
 			if step == os.Args[3] {
 				syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			}
-			if step == "copied" && len(os.Args) > 4 { // the old one can't take in its log
-				signal.Ignore(syscall.SIGXFSZ)
-				syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 32 << 10, Max: 32 << 10})
-			}
 		})
 		return err
+	},
+	"restore, full from": func(c sqlite.Config, _ *bufio.Reader) error {
+		full := func(step string) {
+			if step == os.Args[3] {
+				signal.Ignore(syscall.SIGXFSZ)
+				syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 8 << 10, Max: 8 << 10})
+			}
+		}
+		full("the start")
+		_, err := sqlite.RestoreTelling(context.Background(), c, os.Args[2], full)
+		return err
+	},
+	"commands": func(c sqlite.Config, _ *bufio.Reader) error {
+		for n := 0; ; n++ {
+			s, err := sqlite.Beside(c)
+			if err != nil {
+				return err
+			}
+			if _, err := s.Put(context.Background(), key(fmt.Sprint("command ", n)), []byte("one"), 0, never); err != nil {
+				return err
+			}
+			fmt.Println("command", n) // acknowledged
+			if err := s.Close(); err != nil {
+				return err
+			}
+		}
 	},
 	"holder": func(c sqlite.Config, in *bufio.Reader) error {
 		s, err := sqlite.Beside(c)
