@@ -134,6 +134,23 @@ func TestWhatACallReserves(t *testing.T) {
 	}
 }
 
+// A model is asked for one call's tokens once, for whom they are counted.
+func TestABudgetIsForOneCall(t *testing.T) {
+	t.Parallel()
+	for _, caller := range []auth.Caller{auth.RootCaller(), withBudget(10_000)} {
+		var once []bool
+		m := part(func(ctx context.Context, req model.Request, yield func(model.Event, error) bool) {
+			once = append(once, req.Once)
+			says("x")(ctx, req, yield)
+		})
+		runner := agents.Runner{File: mustParse(t, threeAgents), Models: agents.Models{"test": m}, Budget: newCounted()}
+		what, _ := runner.Find(caller, "")
+		if _, err := collect(runner.Run(t.Context(), what, agents.Ask("m"))); err != nil || !slices.Equal(once, []bool{caller.TokensPerDay != nil}) {
+			t.Errorf("%s: once %v, error %v", caller.ID, once, err)
+		}
+	}
+}
+
 // What a call is settled as, however it ends; nothing: what was reserved stands.
 func TestHowACallIsSettled(t *testing.T) {
 	t.Parallel()

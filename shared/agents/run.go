@@ -283,6 +283,7 @@ func (r Runner) turn(ctx context.Context, caller auth.Caller, a Agent, req model
 	if one == nil {
 		return fmt.Errorf("%w: no model %s", model.ErrUnavailable, a.Model)
 	}
+	req.Once = caller.TokensPerDay != nil // what is set aside is for one call
 	settle, err := r.reserve(ctx, caller, &req)
 	if err != nil {
 		return err

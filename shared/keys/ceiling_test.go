@@ -3,6 +3,7 @@ package keys_test
 import (
 	"context"
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -295,6 +296,33 @@ func TestElsewhere(t *testing.T) {
 		if got := s.as(deputy, "DELETE", "/keys/"+other, ""); got.Status != 204 {
 			t.Errorf("%s, from where it may be: %d %s", home, got.Status, got.Body)
 		}
+	}
+}
+
+// TestLeavingInTheMiddle: what an administrator has asked for is done, and its
+// outcome known, though nobody waits for the answer any more.
+func TestLeavingInTheMiddle(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	victim := s.create(plain)
+	ctx, leave := context.WithCancel(t.Context())
+	s.table.onEach(nil, func(op string, _ table.Key) error {
+		if op == "put" { // of the intent
+			leave()
+		}
+		return nil
+	})
+	r := httptest.NewRequest("DELETE", "/keys/"+victim.ID, nil).WithContext(ctx)
+	s.behind(door{auth.RootCaller()}).ServeHTTP(httptest.NewRecorder(), r)
+	s.table.onEach(nil, nil)
+	if ctx.Err() == nil {
+		t.Fatal("nobody has left")
+	}
+	if got := s.ask("GET", "/keys/"+victim.ID, "").want(t, 200).key(t); got.RevokedAt == nil {
+		t.Error("the key isn't revoked")
+	}
+	if events := s.events(); events[len(events)-1] != "keys.revoke.succeeded" {
+		t.Errorf("the record says %v", events)
 	}
 }
 

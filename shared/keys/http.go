@@ -379,10 +379,15 @@ func (a *Admin) ownGrant(w http.ResponseWriter, r *http.Request, id string, now 
 	return own.Grant, err
 }
 
+// actTimeout bounds an act with both of its events.
+const actTimeout = 15 * time.Second
+
 // act writes what an administrator decided, between its intent and its outcome
 // in the audit log. again is of a change that takes away, see writeAnyway.
 func (a *Admin) act(w http.ResponseWriter, r *http.Request, caller auth.Caller, action string, changed *record, again func(*record) error) error {
-	event, err := a.Audit.Do(r.Context(), audit.Act{
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), actTimeout) // whoever leaves, the outcome is known
+	defer cancel()
+	event, err := a.Audit.Do(ctx, audit.Act{
 		Actor:     caller.ID,
 		Action:    action,
 		Target:    changed.ID,

@@ -60,15 +60,6 @@ func Refusal(text string) error {
 // Unused reports whether a call that failed so is known to have used nothing.
 func Unused(err error) bool { return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrTooLong) }
 
-// Twice is the error of a call that was tried twice: the second's, unless only the
-// first may have written something.
-func Twice(first, second error) error {
-	if !Unused(first) && (Unused(second) || errors.Is(second, ErrRefused)) {
-		return first
-	}
-	return second
-}
-
 // Model is one provider's models, or a single one.
 type Model interface {
 	// Stream runs req once. It yields text and tool calls as they arrive and
@@ -88,6 +79,8 @@ type Request struct {
 	MaxTokens   int      // 0: the provider's default
 	Temperature *float64 // nil: the provider's default
 	StopAt      []string // sequences that end the answer
+
+	Once bool // no second try unless the first is known to have used nothing (Unused)
 }
 
 // Role says whose turn a message is.

@@ -106,19 +106,14 @@ func (b *backend) Stream(ctx context.Context, req model.Request) iter.Seq2[model
 			yield(model.Event{}, err)
 			return
 		}
-		var first error
-		for {
+		for first := true; ; first = false {
 			begun, err := b.call(ctx, input, yield)
 			if err == nil {
 				return
 			}
 			told, passing := diagnose(err)
-			if first == nil && !begun && passing && awsclient.Pause(ctx, retryPause) {
-				first = told
+			if first && !begun && passing && (!req.Once || model.Unused(told)) && awsclient.Pause(ctx, retryPause) {
 				continue
-			}
-			if first != nil {
-				told = model.Twice(first, told)
 			}
 			if end := ended(ctx); end != nil {
 				told = end

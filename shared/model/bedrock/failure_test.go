@@ -232,14 +232,26 @@ func TestASecondTryMaySucceed(t *testing.T) {
 	}
 }
 
-// The first try may be on a bill, whatever becomes of the second.
-func TestABillOfTwoTries(t *testing.T) {
+// Whose tokens are counted is asked for once, where the first try may be on the
+// bill: what was set aside is for one.
+func TestOnce(t *testing.T) {
 	t.Parallel()
-	fake, m := start(t)
-	fake.Inject(bedrockfake.Drop())
-	fake.Inject(bedrockfake.Fail(429, "ThrottlingException", "x"))
-	if _, err := collect(t.Context(), t, m, hello()); !isOnly(err, model.ErrFailed) {
-		t.Errorf("the error is %v", err)
+	once := hello()
+	once.Once = true
+	for name, row := range map[string]struct {
+		fault *bedrockfake.Fault
+		calls int
+	}{
+		"broken off": {bedrockfake.Drop(), 1},
+		"internal":   {bedrockfake.Fail(500, "InternalServerException", "x"), 1},
+		"throttled":  {bedrockfake.Fail(429, "ThrottlingException", "x"), 2},
+	} {
+		fake, m := start(t)
+		fake.Inject(row.fault)
+		collect(t.Context(), t, m, once)
+		if n := len(fake.Calls()); n != row.calls {
+			t.Errorf("%s: %d calls, want %d", name, n, row.calls)
+		}
 	}
 }
 

@@ -110,25 +110,28 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
-// The first try may be on a bill, whatever becomes of the second.
-func TestABillOfTwoTries(t *testing.T) {
+// Whose tokens are counted is asked for once, where the first try may be on the
+// bill: what was set aside is for one.
+func TestOnce(t *testing.T) {
 	t.Parallel()
-	for name, row := range map[string]struct {
-		first, second int
-		want          error
-	}{
-		"it may have run":             {502, 429, model.ErrFailed},
-		"it may have run for long":    {504, 503, model.ErrTimeout},
-		"neither has":                 {429, 503, model.ErrUnavailable},
-		"the second may have":         {429, 502, model.ErrFailed},
-		"the second refuses the text": {502, 400, model.ErrFailed},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			u := serve(t, refuses(row.first, ""), refuses(row.second, ""))
-			_, err := run(t, u.model(t))
-			isKind(t, err, row.want)
-		})
+	once := ask
+	once.Once = true
+	for status, tries := range map[int]int{429: 2, 503: 2, 502: 1, 504: 1} {
+		u := serve(t, refuses(status, ""))
+		collect(t, u.model(t).Stream(t.Context(), once))
+		if n := len(u.received()); n != tries {
+			t.Errorf("%d: %d tries, want %d", status, n, tries)
+		}
+	}
+	u := serve(t, hello(), hangsUp)
+	m := u.model(t)
+	for _, want := range []error{nil, model.ErrFailed} { // the second on a connection that was used before
+		if _, err := collect(t, m.Stream(t.Context(), once)); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+	if n := len(u.received()); n != 2 {
+		t.Errorf("%d tries, want 2", n)
 	}
 }
 

@@ -167,13 +167,11 @@ func (s *server) open(ctx context.Context, req model.Request) (*reply, error) {
 		return nil, fmt.Errorf("encoding a request for model %s: %w", req.Model, err)
 	}
 	answered, err := s.post(ctx, body)
-	if f, ok := errors.AsType[*failure](err); ok && f.mayRetry && sleep(ctx, f.wait) {
+	if f, ok := errors.AsType[*failure](err); ok && f.mayRetry && (!req.Once || model.Unused(f)) && sleep(ctx, f.wait) {
 		if f.fresh {
 			s.http.CloseIdleConnections() // after a burst there are more like the one that was dead
 		}
-		if answered, err = s.post(ctx, body); err != nil {
-			err = model.Twice(f, err)
-		}
+		answered, err = s.post(ctx, body)
 	}
 	return answered, err
 }

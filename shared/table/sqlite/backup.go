@@ -32,8 +32,10 @@ func Backup(ctx context.Context, c Config, to string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(to); err == nil {
-		return exists(to)
+	for _, end := range append([]string{""}, beside...) { // a log of another's would be worked into it
+		if there(to + end) {
+			return exists(to + end)
+		}
 	}
 	t, err := Beside(c)
 	if err != nil {
@@ -156,7 +158,7 @@ func restore(ctx context.Context, c Config, from string, reached func(step strin
 	if now == nil {
 		now = time.Now
 	}
-	aside := path + "-before-restore-" + now().UTC().Format("20060102T150405Z")
+	aside := path + "-before-restore-" + now().UTC().Format("20060102T150405.000Z")
 	if !orphaned(path) {
 		kept, err = within(ctx, c, dir, uri, aside, reached)
 		if !unusable(err) {
@@ -286,9 +288,8 @@ func refused(err error) error {
 	return err
 }
 
-// openCopy opens a backup without writing to it, unless there is a log that
-// belongs to it: that is worked in, as ever. While it is open, others can read it
-// at uri.
+// openCopy opens a backup, to which nothing is ever written. While it is open,
+// others can read it at uri.
 func openCopy(path string) (db *sql.DB, uri string, err error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return nil, "", err
@@ -296,11 +297,13 @@ func openCopy(path string) (db *sql.DB, uri string, err error) {
 	if err := checkCopy(path); err != nil {
 		return nil, "", err
 	}
-	query, read := "mode=ro&immutable=1", "mode=ro&immutable=1"
-	if slices.ContainsFunc(logs, func(log string) bool { return there(path + log) }) {
-		query, read = opened, "mode=ro"
+	for _, log := range logs {
+		if there(path + log) {
+			return nil, "", fmt.Errorf("%s lies beside the backup, and nobody can tell whether it belongs to it: move it away; or, if the two are a copy of a data folder's files, put them into a folder as %s and %[2]s%s, and name what `postern backup --data` makes of that", path+log, fileName, log)
+		}
 	}
-	if db, err = sql.Open("sqlite", name(path, query)); err != nil {
+	uri = name(path, "mode=ro&immutable=1")
+	if db, err = sql.Open("sqlite", uri); err != nil {
 		return nil, "", err
 	}
 	if _, err := db.Exec("SELECT pk, sk, ver, exp, val FROM items LIMIT 0"); err != nil {
@@ -312,10 +315,13 @@ func openCopy(path string) (db *sql.DB, uri string, err error) {
 		}
 		return nil, "", errors.Join(err, db.Close())
 	}
-	return db, name(path, read), nil
+	return db, uri, nil
 }
 
 func checkCopy(path string) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // a pipe would be waited for
+		return fmt.Errorf("%s is a %s, not a file: name a backup", path, kind(info.Mode()))
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("reading the backup: %w", err)
@@ -325,8 +331,6 @@ func checkCopy(path string) error {
 	switch {
 	case err != nil:
 		return err
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is a %s, not a file: name a backup", path, kind(info.Mode()))
 	case info.Size() == 0:
 		return &unfit{path: path, fault: errors.New("is empty")}
 	}

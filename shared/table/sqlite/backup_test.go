@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -562,27 +563,59 @@ func withoutItems(t *testing.T) []byte {
 	return b
 }
 
-// TestCopiesByOthers can be restored too: a file that was copied by hand while
-// nobody had it open, which nothing is written beside; and one with its log.
+// TestCopiesByOthers: nothing is written to what is restored, nor beside it. A file
+// with a log beside it, which may be another's, is refused, with the way to go if it
+// is its own; and no backup is put beside a log.
 func TestCopiesByOthers(t *testing.T) {
 	t.Parallel()
 	dir, _ := killed(t)
-	with := newFolder(t)
+	with, folder := newFolder(t), newFolder(t)
 	for _, end := range []string{"", "-wal"} {
 		copyFile(t, filepath.Join(dir, "postern.db"+end), filepath.Join(with, "copy.db"+end))
+		copyFile(t, filepath.Join(dir, "postern.db"+end), filepath.Join(folder, "postern.db"+end))
 	}
-	for range 2 { // the second time it has none any more
-		other := filepath.Join(newFolder(t), "other")
-		before := contents(t, with)
-		if _, err := sqlite.Restore(t.Context(), sqlite.Config{Dir: other}, filepath.Join(with, "copy.db")); err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(later, values(t, other)); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
-		if after := contents(t, with); len(before) == 1 && !maps.Equal(before, after) {
-			t.Errorf("beside the copy there is %v", slices.Collect(maps.Keys(after)))
-		}
+	before := contents(t, with)
+	other := filepath.Join(newFolder(t), "other")
+	_, err := sqlite.Restore(t.Context(), sqlite.Config{Dir: other}, filepath.Join(with, "copy.db"))
+	if err == nil || !strings.Contains(err.Error(), "copy.db-wal lies beside the backup") || !strings.Contains(err.Error(), "as postern.db and postern.db-wal") {
+		t.Errorf("error %v", err)
+	}
+	if err := os.Remove(filepath.Join(with, "copy.db")); err != nil {
+		t.Fatal(err)
+	}
+	if err := sqlite.Backup(t.Context(), sqlite.Config{Dir: folder}, filepath.Join(with, "copy.db")); err == nil || !strings.Contains(err.Error(), "copy.db-wal is there already") {
+		t.Errorf("error %v", err)
+	}
+	delete(before, "copy.db")
+	if diff := cmp.Diff(before, contents(t, with)); diff != "" {
+		t.Errorf("(-before +after):\n%.2000s", diff)
+	}
+
+	made := filepath.Join(newFolder(t), "made.db")
+	if err := sqlite.Backup(t.Context(), sqlite.Config{Dir: folder}, made); err != nil {
+		t.Fatal(err)
+	}
+	before = contents(t, filepath.Dir(made))
+	if _, err := sqlite.Restore(t.Context(), sqlite.Config{Dir: other}, made); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(later, values(t, other)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(before, contents(t, filepath.Dir(made))); diff != "" {
+		t.Errorf("the backup has changed (-before +after):\n%.2000s", diff)
+	}
+}
+
+// TestAPipeIsNoBackup, and isn't waited for.
+func TestAPipeIsNoBackup(t *testing.T) {
+	t.Parallel()
+	pipe := filepath.Join(newFolder(t), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sqlite.Restore(t.Context(), sqlite.Config{Dir: newFolder(t)}, pipe); err == nil || !strings.Contains(err.Error(), "is a special file, not a file: name a backup") {
+		t.Errorf("error %v", err)
 	}
 }
 
