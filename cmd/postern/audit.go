@@ -234,12 +234,11 @@ func verify(events iter.Seq2[audit.Event, error], after audit.Head, logged []aud
 			fmt.Fprintln(os.Stderr, "warning:", text)
 		}
 	}
-	switch {
-	case asJSON && v.Valid:
-		return nil
-	case !v.Valid:
+	if !v.Valid {
 		return errors.New(strings.Join(v.Faults, "\n"))
 	}
-	fmt.Printf("%d events, as they were written, up to\n%s\n", v.Events, v.Head)
+	if !asJSON {
+		fmt.Printf("%d events, as they were written, up to\n%s\n", v.Events, v.Head)
+	}
 	return nil
 }

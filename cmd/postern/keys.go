@@ -262,7 +262,7 @@ func (p *place) revokeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.show(os.Stdout, left, asJSON)
+			return jsonLine(os.Stdout, left.body)
 		}),
 	}
 	jsonFlag(cmd, &asJSON)

@@ -267,6 +267,18 @@ func TestCeilingIsReadAnew(t *testing.T) {
 	s.as(deputy, "POST", "/keys", plain).want(t, 503)
 }
 
+// act is a request that changes keys.
+type act struct{ method, target, body string }
+
+// everyAct is what an administrator can do to another key, and then to its own.
+func everyAct(own, other string) []act {
+	return []act{
+		{"POST", "/keys", plain},
+		{"PATCH", "/keys/" + other, `{"name":"x"}`}, {"PATCH", "/keys/" + other, `{"disabled":true}`}, {"POST", "/keys/" + other + "/rotate", ""}, {"DELETE", "/keys/" + other, ""},
+		{"PATCH", "/keys/" + own, `{"name":"x"}`}, {"POST", "/keys/" + own + "/rotate", ""}, {"DELETE", "/keys/" + own, ""},
+	}
+}
+
 // TestElsewhere: an administrator's key that may no longer be used from where it
 // is does nothing to any key, though a verifier's cache still lets it in.
 func TestElsewhere(t *testing.T) {
@@ -276,12 +288,7 @@ func TestElsewhere(t *testing.T) {
 		made := s.create(full)
 		deputy := arrive(t, s.holder(made.Token))
 		other := s.create(plain).ID
-		acts := []struct{ method, target, body string }{
-			{"POST", "/keys", plain},
-			{"PATCH", "/keys/" + other, `{"name":"x"}`}, {"POST", "/keys/" + other + "/rotate", ""},
-			{"PATCH", "/keys/" + made.ID, `{"name":"x"}`}, {"POST", "/keys/" + made.ID + "/rotate", ""},
-			{"PATCH", "/keys/" + other, `{"disabled":true}`}, {"DELETE", "/keys/" + other, ""},
-		}
+		acts := everyAct(made.ID, other)
 		s.ask("PATCH", "/keys/"+made.ID, `{"allowed_ips":["10.0.0.0/8"]}`).want(t, 200)
 		events := len(s.events())
 		for _, act := range acts {
@@ -338,11 +345,7 @@ func TestRotatedAway(t *testing.T) {
 		other := s.create(plain).ID
 		token := s.ask("POST", "/keys/"+made.ID+"/rotate", `{"grace":"0"}`).want(t, 200).key(t).Token
 		chain := len(s.events())
-		acts := []struct{ method, target, body string }{
-			{"POST", "/keys", plain},
-			{"PATCH", "/keys/" + other, `{"name":"x"}`}, {"PATCH", "/keys/" + other, `{"disabled":true}`}, {"POST", "/keys/" + other + "/rotate", ""}, {"DELETE", "/keys/" + other, ""},
-			{"PATCH", "/keys/" + made.ID, `{"name":"x"}`}, {"POST", "/keys/" + made.ID + "/rotate", ""}, {"DELETE", "/keys/" + made.ID, ""},
-		}
+		acts := everyAct(made.ID, other)
 		for _, act := range acts {
 			for name, headers := range map[string][]string{
 				"the old token": {"Authorization: Bearer " + made.Token}, "the old token as API key": {"X-API-Key: " + made.Token}, "none": nil, "another's": {"X-API-Key: " + s.create(full).Token},

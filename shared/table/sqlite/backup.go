@@ -24,8 +24,8 @@ import (
 
 // Backup writes a consistent copy of a data folder's database into a new file, for
 // this user's eyes only, beside the owner or alone. It appears under its name when
-// it is whole and on the disk. A database that is damaged is not copied, an
-// existing file is an fs.ErrExist, and no database an fs.ErrNotExist.
+// it is whole and on the disk. A database that is damaged is not copied,
+// nor over a file that exists, nor beside a log; no database is an fs.ErrNotExist.
 func Backup(ctx context.Context, c Config, to string) error {
 	c.Existing = true
 	to, err := filepath.Abs(to)
